@@ -223,6 +223,9 @@ class CaseFact(Output):
     parameters: list[TensorFact] = []
     outputs: list[TensorFact]
     scalars: dict[str, str] = {}
+    """Name -> Python literal: those of forward(), then those of Model.__init__."""
+    dims: dict[str, int] = {}
+    """The file's top-level integers in this case; they name the axes of its tensors."""
     bytes_min: int = 0
     """Inputs once and outputs once."""
     flops: int | None = None
