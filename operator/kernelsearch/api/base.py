@@ -5,7 +5,7 @@ generated schema, so what a field is called, what it may hold and which CEL rule
 and in the modules beside this one. Descriptions are the attributes' docstrings.
 
 Attributes are snake_case, the wire is camelCase. Unknown fields are ignored when an object is read from a cluster (an
-older reader follows a newer CRD); `documents.py` reports them, with the closest known name, when a person wrote the file.
+older reader follows a newer CRD); in a file that a person wrote, `documents.py` reports them with the closest name.
 """
 
 from __future__ import annotations

@@ -197,9 +197,7 @@ class AcceleratorProfileSpec(ApiModel):
     allowed_queues: tuple[ObjectName, ...] = Field(default=(), max_length=64, json_schema_extra=SET_LIST)
     """LocalQueues that a target may name, beside scheduling.queueName. None: it may name no other."""
     scheduling: Scheduling
-    toolchains: tuple[ToolchainSpec, ...] = Field(
-        min_length=1, max_length=16, json_schema_extra=map_list("language")
-    )
+    toolchains: tuple[ToolchainSpec, ...] = Field(min_length=1, max_length=16, json_schema_extra=map_list("language"))
     hardware: HardwareFacts | None = None
     knowledge: tuple[Knowledge, ...] = Field(default=(), max_length=32, json_schema_extra=map_list("title"))
 

@@ -81,7 +81,16 @@ class Case(ApiModel):
     name: str = Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     weight: int = Field(default=1, ge=0, le=1000)
     """Share in the headline speedup, a weighted geometric mean. 0: checked for correctness only."""
-    dims: dict[str, Annotated[Int64, Field(ge=0)]] = Field(default_factory=dict, max_length=16)
+    dims: dict[str, Annotated[Int64, Field(ge=0)]] = Field(
+        default_factory=dict,
+        max_length=16,
+        json_schema_extra=rules(
+            rule(
+                "!('true' in self) && !('false' in self)",
+                "put dimension names into quotes: YAML reads a bare N, n, no, off as false and Y, y, yes, on as true",
+            )
+        ),
+    )
     """Values for the problem file's top-level constants of these names."""
     dtype: str | None = Field(default=None, max_length=16)
     """float32, float16 or bfloat16 (or fp32, fp16, bf16); unset keeps what the file makes."""
