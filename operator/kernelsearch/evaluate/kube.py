@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 900.0
 """An API server may be away this long (an upgrade, a lost node) before its absence becomes an error."""
+LOG_PATIENCE_SECONDS = 60.0
+"""A log is its node's to give, and a lost node gives none."""
 
 SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -174,7 +176,7 @@ class Kube:
     async def read_log(self, namespace: str, pod: str, *, container: str, limit_bytes: int) -> str:
         """What the container wrote so far, at most `limit_bytes` from its start."""
         query = {"container": container, "limitBytes": str(limit_bytes)}
-        raw = await self._send("GET", PODS.path(namespace, pod, "log"), query)
+        raw = await self._send("GET", PODS.path(namespace, pod, "log"), query, patience_seconds=LOG_PATIENCE_SECONDS)
         return raw.decode("utf-8", errors="replace")
 
     async def watch(
@@ -225,9 +227,10 @@ class Kube:
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
         content_type: str = "application/json",
+        patience_seconds: float | None = None,
     ) -> bytes:
         """The answer's body. Raise KubeError for a refusal, or when there was no answer for too long."""
-        deadline = time.monotonic() + self._patience_seconds
+        deadline = time.monotonic() + (patience_seconds or self._patience_seconds)
         pause = 0.25
         while True:
             try:

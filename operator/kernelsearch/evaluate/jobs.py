@@ -1,0 +1,233 @@
+"""Evaluator over Kubernetes: a batch is a Job, its document ConfigMaps, its outcome the judge's log.
+
+Create or adopt: a Job found under the batch's name is taken over when the full uid and the batch's digest are ours, so
+a controller that was killed goes on waiting for the very pod that it started. Cancelling `evaluate` leaves the pod
+alone; `forget` removes one batch, `cancel` everything of a search. Results are read after exit and believed when the
+log's count and hash agree with the judge's last line and its termination message; nothing is retried here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from datetime import datetime
+from typing import Any
+
+from kernelharness.protocol import MAX_LOG_BYTES, Bye, LogError, parse_log
+
+from kernelsearch.evaluate import manifests, pods
+from kernelsearch.evaluate.base import BatchOutcome, BatchRequest, OnProgress, Progress
+from kernelsearch.evaluate.cache import EvaluationCache
+from kernelsearch.evaluate.kube import CONFIG_MAPS, EVENTS, JOBS, PODS, Kind, Kube, KubeError, Object
+from kernelsearch.evaluate.manifests import Placement
+from kernelsearch.evaluate.transcript import read_outcome
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 10.0
+"""Longest time between two looks at a batch; a change of its Job or pods is seen at once."""
+DISRUPTIONS = 3
+"""So many evicted pods of one batch are its own doing (a full scratch volume is an eviction too)."""
+
+
+class JobsEvaluator:
+    """Runs the batches of one target of one search."""
+
+    def __init__(self, kube: Kube, cache: EvaluationCache, placement: Placement) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._placement = placement
+
+    async def evaluate(self, request: BatchRequest, on_progress: OnProgress) -> BatchOutcome:
+        namespace, name = self._placement.namespace, manifests.job_name(request)
+        self._cache.expect(namespace, name)
+        try:
+            created = await self._create_or_adopt(request)
+        except _NotOurs as conflict:
+            return BatchOutcome(infrastructure="NameConflict", message=str(conflict))
+        except KubeError as error:
+            if error.status not in (403, 422):  # quota, Pod Security, a manifest that the API server refuses
+                raise
+            return BatchOutcome(infrastructure=error.reason or "Refused", message=str(error))
+        try:
+            return await self._await_end(request, created, on_progress)
+        finally:
+            self._cache.forget(namespace, name)
+
+    async def forget(self, request: BatchRequest) -> None:
+        namespace, name = self._placement.namespace, manifests.job_name(request)
+        job = await self._kube.find(JOBS, namespace, name)
+        if job is not None and self._is_mine(job):
+            await self._kube.delete(JOBS, namespace, name, uid=job["metadata"]["uid"])
+        for part in manifests.input_config_maps(self._placement, request, _NO_OWNER):
+            await self._delete_if_mine(CONFIG_MAPS, part["metadata"]["name"])
+
+    async def cancel(self, search_uid: str) -> None:
+        await remove_search(self._kube, self._placement.namespace, search_uid)
+
+    # -- create or adopt ----------------------------------------------------------------------------------------------
+
+    async def _create_or_adopt(self, request: BatchRequest) -> Object:
+        owner = await self._ensure_anchor()
+        for part in manifests.input_config_maps(self._placement, request, owner):
+            await self._ensure(CONFIG_MAPS, part)
+        return await self._ensure(JOBS, manifests.job(self._placement, request, owner))
+
+    async def _ensure_anchor(self) -> Object:
+        wanted = manifests.anchor(self._placement)
+        found = await self._kube.find(CONFIG_MAPS, self._placement.namespace, wanted["metadata"]["name"])
+        if found is not None:
+            return found
+        try:
+            return await self._kube.create(CONFIG_MAPS, self._placement.namespace, wanted)
+        except KubeError as error:
+            if not error.is_conflict:
+                raise
+            return await self._kube.get(CONFIG_MAPS, self._placement.namespace, wanted["metadata"]["name"])
+
+    async def _ensure(self, kind: Kind, wanted: Object) -> Object:
+        """The object, made now or found as we had made it. Raise _NotOurs when another one has its name."""
+        namespace, name = self._placement.namespace, wanted["metadata"]["name"]
+        while True:
+            try:
+                return await self._kube.create(kind, namespace, wanted)
+            except KubeError as error:
+                if not error.is_conflict:
+                    raise
+            found = await self._kube.find(kind, namespace, name)
+            if found is None:
+                continue
+            if not manifests.is_same_batch(found, wanted):
+                whose = found["metadata"].get("annotations", {}).get(manifests.SEARCH_ANNOTATION, "nobody we know")
+                raise _NotOurs(f"{kind.plural} {namespace}/{name} holds another batch, of {whose}; delete it")
+            if "deletionTimestamp" not in found["metadata"]:
+                return found
+            await self._cache.changed(namespace, name, 1.0)  # cancelled a moment ago: wait until it is gone
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    async def _await_end(self, request: BatchRequest, created: Object, on_progress: OnProgress) -> BatchOutcome:
+        namespace, name = self._placement.namespace, created["metadata"]["name"]
+        said: Progress | None = None
+        while True:
+            found = self._cache.pods(namespace, name)
+            job = self._cache.job(namespace, name)
+            if job is None or pods.job_failure(job):  # the two watches are not in step: ask before giving up
+                job = await self._kube.find(JOBS, namespace, name)
+                found = await self._pods_now(name)
+            if ended := _ended(found):
+                return await self._read(request, *ended)
+            if job is None and not found:
+                return _failed("JobDeleted", f"somebody deleted Job {namespace}/{name}", found)
+            if job is not None and (failure := pods.job_failure(job)):
+                return _failed(*failure, found)
+            if sum(pods.is_disrupted(pod) for pod in found) >= DISRUPTIONS:
+                return _failed("Evicted", f"{len(found)} pods of this batch were evicted, one after the other", found)
+
+            progress = pods.waiting(request.target, found, await self._job_events(created, found), job)
+            if progress != said:
+                on_progress(progress)
+                said = progress
+            if progress.state != "Running" and _age_seconds(created) > self._placement.pending_timeout_seconds:
+                waited = f"no pod ran within {self._placement.pending_timeout_seconds} s; {progress.message}"
+                return _failed(pods.pending_reason(progress), waited, found)
+            await self._cache.changed(namespace, name, LOOK_SECONDS)
+
+    async def _pods_now(self, job: str) -> list[Object]:
+        namespace = self._placement.namespace
+        found, _ = await self._kube.list_all(PODS, namespace, labels=f"batch.kubernetes.io/job-name={job}")
+        return sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+
+    async def _job_events(self, job: Object, found: list[Object]) -> list[Object]:
+        """The Job controller says in events only why it cannot create a pod (quota, admission)."""
+        if found or _age_seconds(job) < 2:
+            return []
+        namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
+        events, _ = await self._kube.list_all(EVENTS, namespace, fields=f"involvedObject.uid={uid}")
+        return events
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    async def _read(self, request: BatchRequest, pod: Object, end: pods.JudgeEnd) -> BatchOutcome:
+        text = await self._log_of(pod) if end.has_log else ""
+        infrastructure, message = end.infrastructure, end.message
+        if not infrastructure and (problem := disagreement(text, end.termination_message)):
+            infrastructure, message = "LogIncomplete", problem
+        candidates = [candidate.id for candidate in request.batch.candidates]
+        # Parsing and decompressing two megabytes takes longer than the event loop may stand still.
+        return await asyncio.to_thread(
+            read_outcome, text, candidates, node=pods.node_of(pod), infrastructure=infrastructure, message=message
+        )
+
+    async def _log_of(self, pod: Object) -> str:
+        metadata = pod["metadata"]
+        try:
+            return await self._kube.read_log(
+                metadata["namespace"], metadata["name"], container=manifests.CONTAINER, limit_bytes=2 * MAX_LOG_BYTES
+            )
+        except KubeError as error:
+            log.warning("log of pod %s/%s cannot be read: %s", metadata["namespace"], metadata["name"], error)
+            return ""
+
+    # -- ownership ----------------------------------------------------------------------------------------------------
+
+    def _is_mine(self, found: Object) -> bool:
+        labels = found["metadata"].get("labels") or {}
+        return labels.get(manifests.UID_LABEL) == self._placement.search_uid
+
+    async def _delete_if_mine(self, kind: Kind, name: str) -> None:
+        found = await self._kube.find(kind, self._placement.namespace, name)
+        if found is not None and self._is_mine(found):
+            await self._kube.delete(kind, self._placement.namespace, name, uid=found["metadata"]["uid"])
+
+
+async def remove_search(kube: Kube, namespace: str, search_uid: str) -> None:
+    """Delete whatever this search has in the evaluation namespace: Jobs at once, the rest with its anchor."""
+    mine = f"{manifests.SELECTOR},{manifests.UID_LABEL}={search_uid}"
+    jobs, _ = await kube.list_all(JOBS, namespace, labels=mine)
+    for job in jobs:
+        await kube.delete(JOBS, namespace, job["metadata"]["name"], uid=job["metadata"]["uid"])
+    await kube.delete(CONFIG_MAPS, namespace, manifests.anchor_name(search_uid))
+
+
+def disagreement(text: str, termination_message: str) -> str:
+    """Why a log and the termination message of a judge that says it finished do not belong together; '' if they do."""
+    try:
+        bye = parse_log(text)[-1]
+        promised: Any = json.loads(termination_message)
+        if isinstance(bye, Bye) and (promised["count"], promised["sha256"]) == (bye.count, bye.sha256):
+            return ""
+    except LogError as error:
+        return str(error)
+    except (ValueError, TypeError, KeyError):
+        return f"the termination message is not the judge's: {termination_message[:120]!r}"
+    return "the log's last line and the termination message name different logs"
+
+
+class _NotOurs(Exception):
+    """An object under our name that this batch did not make."""
+
+
+_NO_OWNER: Object = {"metadata": {"name": "", "uid": ""}}
+"""For naming ConfigMaps that are about to be deleted."""
+
+
+def _ended(found: list[Object]) -> tuple[Object, pods.JudgeEnd] | None:
+    """The newest pod whose judge ended, unless it was evicted: then its Job starts another one."""
+    for pod in reversed(found):
+        end = pods.judge_end(pod)
+        if end and not (end.infrastructure and pods.is_disrupted(pod)):
+            return pod, end
+    return None
+
+
+def _failed(infrastructure: str, message: str, found: list[Object]) -> BatchOutcome:
+    node = pods.node_of(found[-1]) if found else ""
+    return BatchOutcome(node=node, infrastructure=infrastructure, message=message)
+
+
+def _age_seconds(created: Object) -> float:
+    stamp = str(created["metadata"]["creationTimestamp"])
+    return time.time() - datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
