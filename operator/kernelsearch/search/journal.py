@@ -1,7 +1,7 @@
 """The journal's events: everything that a search ever learned or decided, in order.
 
-State is a fold over these (`state.py`), so a crash, a restart and a replay are one thing. An event is written before the
-act that it announces (reserve, propose, submit) and after the fact that it reports (settle, done). One event is one
+State is a fold over these (`state.py`), so a crash, a restart and a replay are one thing. An event is written before
+the act that it announces (reserve, propose, submit) and after the fact that it reports (settle, done). One event is one
 transaction: results, usage and the end of a batch are therefore a single `BatchDone`.
 
 Events are append-only and forward compatible: fields are added with a default, never renamed or removed.
@@ -186,7 +186,7 @@ class BatchSubmitted(EventBase):
 
 
 class BatchDone(EventBase):
-    """All that came out of one batch. `infrastructure` is set when the pod, not a candidate, is to blame for the rest."""
+    """All that came out of one batch. `infrastructure` is set when the pod, not a candidate, is to blame."""
 
     type: Literal["batch_done"] = "batch_done"
     id: str
