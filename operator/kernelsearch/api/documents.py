@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import Field
 
 from kernelsearch.api.base import API_VERSION, ApiModel
-from kernelsearch.api.crds import object_schema
 from kernelsearch.api.resources import KINDS, AcceleratorProfile, KernelSearch
+from kernelsearch.api.schema import object_schema
 from kernelsearch.api.strict_yaml import YamlDocument, YamlError, read_documents
 from kernelsearch.api.validation import FieldError, validate, with_defaults
 

@@ -1,7 +1,7 @@
 """From the API's words to the judge's: problem, toolchain and hardware facts of a batch, and plain numbers.
 
-Pure functions. Durations become seconds, money becomes integer micro-units, decimal strings become floats; whoever reads
-a spec beyond this module meets no string that is really a number.
+Pure functions. Durations become seconds, money becomes integer micro-units, decimal strings become floats; whoever
+reads a spec beyond this module meets no string that is really a number.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def hardware_facts(profile: AcceleratorProfile) -> dict[str, str]:
     if facts.memory_bandwidth_bytes_per_second:
         named["memory bandwidth"] = f"{facts.memory_bandwidth_bytes_per_second / 1e9:.4g} GB/s"
     for dtype, rate in sorted(facts.peak_ops_per_second.items()):
-        named[f"peak {dtype}"] = f"{rate / 1e12:.4g} TFLOP/s"
+        named[f"peak {dtype}"] = f"{rate / 1e12:.4g} {'TOP/s' if dtype.startswith('int') else 'TFLOP/s'}"
     if facts.compute_units:
         named["compute units"] = str(facts.compute_units)
     if facts.warp_size:
@@ -139,10 +139,13 @@ def hardware_facts(profile: AcceleratorProfile) -> dict[str, str]:
 
 
 def problem_digest(files: Mapping[str, str], problem: ProblemSpec) -> str:
-    """sha256 of all that makes a problem what it is: its files and everything of spec.problem but where they lie."""
+    """sha256 of all that makes a problem what it is: its files and everything of spec.problem but where they lie.
+
+    What is left at its default is left out, so a field that a later version adds does not change the digest.
+    """
     identity = {
         "files": dict(sorted(files.items())),
         "entry": entry_file(problem, files),
-        "problem": problem.model_dump(mode="json", by_alias=True, exclude={"source", "file"}, exclude_none=True),
+        "problem": problem.model_dump(mode="json", by_alias=True, exclude={"source", "file"}, exclude_defaults=True),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
