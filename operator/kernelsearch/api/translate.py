@@ -138,14 +138,25 @@ def hardware_facts(profile: AcceleratorProfile) -> dict[str, str]:
     return named | dict(sorted(facts.extra.items()))
 
 
-def problem_digest(files: Mapping[str, str], problem: ProblemSpec) -> str:
-    """sha256 of all that makes a problem what it is: its files and everything of spec.problem but where they lie.
+def problem_document(files: Mapping[str, str], problem: ProblemSpec) -> bytes:
+    """All that makes a problem what it is, as JSON: its files and everything of spec.problem but where they lie.
 
-    What is left at its default is left out, so a field that a later version adds does not change the digest.
+    Kept as a blob it is found again under `problem_digest`, whatever became of the source it was read from.
     """
     identity = {
         "files": dict(sorted(files.items())),
         "entry": entry_file(problem, files),
-        "problem": problem.model_dump(mode="json", by_alias=True, exclude={"source", "file"}, exclude_defaults=True),
+        "problem": problem.model_dump(mode="json", by_alias=True, exclude={"source", "file"}, exclude_none=True),
     }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()
+
+
+def files_of_document(document: bytes) -> dict[str, str]:
+    """The files that `problem_document` was made of, path -> content."""
+    files: dict[str, str] = json.loads(document)["files"]
+    return files
+
+
+def problem_digest(files: Mapping[str, str], problem: ProblemSpec) -> str:
+    """sha256 of `problem_document`: equal problems have equal digests, wherever their files come from."""
+    return hashlib.sha256(problem_document(files, problem)).hexdigest()
