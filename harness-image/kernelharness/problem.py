@@ -2,7 +2,7 @@
 
 The file is used unchanged: `Model`, `get_inputs`, `get_init_inputs`. A case's `dims` are assigned right after the
 top-level statement that binds the name, so constants derived from it follow. Everything is a function of the seed.
-Runs in the reference runner and, for Python languages, in the candidate's; never in the judge, because the file is code.
+Runs in the reference runner and, for Python languages, in the candidate's; never in the judge: the file is code.
 `facts.py` describes what is loaded here, `hidden.py` derives the case that the model never sees.
 """
 

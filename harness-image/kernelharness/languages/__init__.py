@@ -1,0 +1,1 @@
+"""One file per language; README.md here is the contract of native kernels."""

@@ -1,0 +1,87 @@
+"""What a language must offer, and the registry: a new language is one more file here and one line in `_MODULES`.
+
+Nothing here runs anything. A language names the command that the compiler sandbox runs, reads what the compiler said,
+and says how a candidate is called: natively (a shared library, `native.py`) or as a Python module (`pytorch.py`).
+Must stay free of torch: the judge and the native runner import this.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from kernelharness.protocol import CaseFact, Toolchain
+
+_MODULES = {"cpp": "kernelharness.languages.cpp", "pytorch": "kernelharness.languages.pytorch"}
+
+
+class UnknownLanguage(ValueError):
+    """No file under languages/ is of this name and the profile gives no command."""
+
+
+@dataclass(frozen=True)
+class CompileError:
+    """One error of the compiler, in the candidate's own lines. `line` 0: of no line (a link error)."""
+
+    message: str
+    line: int = 0
+    column: int = 0
+
+
+class Language(ABC):
+    """One language. Instances hold no state."""
+
+    name: str
+    suffix: str
+    """Of the source file: the compiler chooses by it."""
+    is_native: bool
+    """True: a library that exports the ABI of README.md. False: a module with `ModelNew`, run in a torch process."""
+    timeout_factor: float = 1.0
+
+    @abstractmethod
+    def headers(self, facts: Sequence[CaseFact]) -> dict[str, str]:
+        """Files for the include folder, by name. Raises UnsupportedArgument when the problem has no native form."""
+
+    @abstractmethod
+    def compile_command(self, toolchain: Toolchain, source: str, output: str, include: str) -> list[str]:
+        """The command that makes `output` of `source`, or checks it. The profile's own command comes first."""
+
+    @abstractmethod
+    def compile_errors(self, text: str, source_name: str) -> list[CompileError]:
+        """What the compiler printed, as errors in the candidate's file, in order."""
+
+    def source_name(self, toolchain: Toolchain) -> str:
+        """The name that the candidate's first file gets, whatever the candidate calls it."""
+        return f"kernel{toolchain.file_suffix or self.suffix}"
+
+    def output_name(self) -> str:
+        return "kernel.so"
+
+
+def fill_command(command: Sequence[str], toolchain: Toolchain, source: str, output: str, include: str) -> list[str]:
+    """`{source}`, `{output}`, `{include}` and `{arch}` replaced, wherever they stand; other braces are left alone."""
+    values = {"{source}": source, "{output}": output, "{include}": include, "{arch}": toolchain.arch}
+    filled = []
+    for word in command:
+        for key, value in values.items():
+            word = word.replace(key, value)
+        filled.append(word)
+    return filled
+
+
+def get_language(name: str) -> Language:
+    """The language of this name. Raises UnknownLanguage, which lists the ones there are."""
+    if name not in _MODULES:
+        raise UnknownLanguage(f"language {name!r} is not known; known: {', '.join(sorted(_MODULES))}")
+    module = import_module(_MODULES[name])
+    language = module.LANGUAGE
+    assert isinstance(language, Language)
+    return language
+
+
+def python_syntax_command(source: str) -> list[str]:
+    """Checks that a file is Python, without running or writing anything."""
+    return [sys.executable, "-I", "-S", "-c", "import sys; p = sys.argv[1]; compile(open(p).read(), p, 'exec')", source]

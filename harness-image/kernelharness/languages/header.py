@@ -1,0 +1,206 @@
+"""Writes `problem.h`: what a native candidate includes, and what the model is shown of the task.
+
+First the part for readers (the call, the cases, every argument with its shape), then the declarations, and last the
+plumbing that exports `forward` in TVM-FFI's calling convention. The fixed C++ lies beside this file in `native_abi.h`
+and is copied in, so that one generated file is all that a kernel needs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+
+from kernelharness.languages.signature import Signature, TensorArgument, signature_of
+from kernelharness.protocol import CaseFact
+
+PLUMBING = "// ==== plumbing: nothing to read below this line"
+"""A reader (or a prompt) may stop here."""
+
+_DL_TYPES = {
+    "float32": (2, 32),
+    "float64": (2, 64),
+    "float16": (2, 16),
+    "bfloat16": (4, 16),
+    "int64": (0, 64),
+    "int32": (0, 32),
+    "int16": (0, 16),
+    "int8": (0, 8),
+    "uint8": (1, 8),
+    "bool": (6, 8),
+}
+
+
+def render_header(facts: Sequence[CaseFact]) -> str:
+    """The text of problem.h. Raises UnsupportedArgument naming what a native kernel cannot take."""
+    signature = signature_of(facts)
+    fixed = files(__package__).joinpath("native_abi.h").read_text()
+    includes, narrow_floats, context, machinery = re.split(r"// ---- split: .* ----\n", fixed)
+    narrow = any(tensor.dtype in ("float16", "bfloat16") for tensor in signature.tensors)
+    parts = [
+        _story(signature, facts),
+        "#pragma once",
+        includes,
+        narrow_floats if narrow else "",
+        context,
+        _declarations(signature),
+        PLUMBING,
+        machinery,
+        _exports(signature),
+    ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+# -- for readers ----------------------------------------------------------------------------------------------------
+
+
+def _story(signature: Signature, facts: Sequence[CaseFact]) -> str:
+    lines = ["problem.h, generated from the problem: include it and define forward().", ""]
+    lines += [*_case_table(signature, facts), ""]
+    rows = [(t.name, t.dtype, _shape(t), _role(t)) for t in signature.tensors]
+    for scalar in signature.scalars:
+        index = [s for s in facts[0].scalars if s not in signature.constants][signature.scalars.index(scalar)]
+        values = dict.fromkeys(fact.scalars[index] for fact in facts if not fact.hidden)
+        if not scalar.is_size:
+            rows.append((scalar.name, scalar.ctype, "", f"scalar, {' | '.join(values)}"))
+    rows += [(name, "constant", "", text) for name, text in signature.constants.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in rows]
+    lines += [
+        "",
+        "Tensors are contiguous, row-major, 64-byte aligned, and do not overlap. Write every element of every output.",
+        "Return 0, or context.fail(...). Scratch memory: context.workspace(bytes).",
+    ]
+    if signature.parameters:
+        lines += [
+            "Parameters do not change between calls. To prepare them once, untimed: #define KERNEL_STATE before",
+            "including this file, define state_size() and init() as well, and read context.state in forward().",
+        ]
+    return "".join(f"// {line}".rstrip() + "\n" for line in lines)
+
+
+def _case_table(signature: Signature, facts: Sequence[CaseFact]) -> list[str]:
+    header = ["case", *signature.sizes]
+    visible = [fact for fact in facts if not fact.hidden]
+    rows = [[fact.case, *(str(_size_in(signature, fact, size)) for size in signature.sizes)] for fact in visible]
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)]
+    if signature.sizes:
+        lines.append(
+            "One binary serves all cases. Other sizes are checked too, odd ones: take sizes from the arguments."
+        )
+    return lines
+
+
+def _size_in(signature: Signature, fact: CaseFact, size: str) -> int:
+    shapes = [t.shape for t in (*fact.outputs, *fact.inputs, *fact.parameters)]
+    for argument, shape in zip(signature.tensors, shapes, strict=True):
+        for name, value in zip(argument.shape, shape, strict=True):
+            if name == size:
+                return value
+    raise KeyError(size)
+
+
+def _shape(tensor: TensorArgument) -> str:
+    return "[" + ", ".join(str(size) for size in tensor.shape) + "]"
+
+
+def _role(tensor: TensorArgument) -> str:
+    return "output, to be written" if tensor.role == "output" else tensor.role
+
+
+# -- for the compiler -----------------------------------------------------------------------------------------------
+
+
+def _declarations(signature: Signature) -> str:
+    pointers = [_pointer(tensor) for tensor in signature.tensors]
+    sizes = [f"int64_t {size}" for size in signature.sizes]
+    scalars = [f"{scalar.ctype} {scalar.name}" for scalar in signature.scalars if not scalar.is_size]
+    text = _function("int", "forward", [*pointers, *sizes, *scalars, "KernelContext& context"])
+    if signature.parameters:
+        weights = [_pointer(tensor) for tensor in signature.parameters]
+        weight_sizes = [f"int64_t {size}" for size in signature.parameter_sizes]
+        text += "\n#ifdef KERNEL_STATE\n"
+        text += _function("int64_t", "state_size", [*weights, *weight_sizes])
+        text += _function("int", "init", [*weights, *weight_sizes, "void* state", "KernelContext& context"])
+        text += "#endif\n"
+    return text
+
+
+def _function(returns: str, name: str, arguments: Sequence[str]) -> str:
+    start = f'extern "C" {returns} {name}('
+    lines = [start]
+    for index, argument in enumerate(arguments):
+        piece = argument + (");" if index == len(arguments) - 1 else ", ")
+        if len(lines[-1]) + len(piece) > 110:
+            lines[-1] = lines[-1].rstrip()
+            lines.append(" " * len(start))
+        lines[-1] += piece
+    return "\n".join(lines) + "\n"
+
+
+def _pointer(tensor: TensorArgument) -> str:
+    return f"{tensor.ctype}* {tensor.name}" if tensor.role == "output" else f"const {tensor.ctype}* {tensor.name}"
+
+
+def _exports(signature: Signature) -> str:
+    scalars = list(signature.scalars)
+    text = _export(
+        "forward",
+        signature.tensors,
+        signature.sizes,
+        [f"call.scalar<{scalar.ctype}>({index})" for index, scalar in enumerate(scalars) if not scalar.is_size],
+        len(scalars),
+        "return forward({}, context);",
+        "call.open(context, 0, 1);",
+    )
+    if not signature.parameters:
+        return f'{text}\n#ifdef KERNEL_STATE\n#error "this problem has no parameters to prepare"\n#endif\n'
+    tensors, sizes = signature.parameters, signature.parameter_sizes
+    size = _export("state_size", tensors, sizes, [], 0, "call.give(state_size({}));", "")
+    act = "return init({}, state, context);"
+    init = _export("init", tensors, sizes, [], 0, act, "void* state = call.open(context, 1, 0);")
+    return f"{text}\n#ifdef KERNEL_STATE\n{size}{init}#endif\n"
+
+
+def _export(
+    name: str,
+    tensors: Sequence[TensorArgument],
+    sizes: Sequence[str],
+    scalars: Sequence[str],
+    scalar_count: int,
+    act: str,
+    opening: str,
+) -> str:
+    """One exported function: check the arguments against a table, then make the plain call."""
+    order = {size: -1 - index for index, size in enumerate(sizes)}
+    rank = max(1, max(len(tensor.shape) for tensor in tensors))
+    rows = []
+    for tensor in tensors:
+        code, bits = _DL_TYPES[tensor.dtype]
+        shape = ", ".join(str(order[size] if isinstance(size, str) else size) for size in tensor.shape) or "0"
+        rows.append(f'      {{"{tensor.name}", {code}, {bits}, {len(tensor.shape)}, {{{shape}}}}},')
+    pointers = [f"call.pointer<{tensor.ctype}>({index})" for index, tensor in enumerate(tensors)]
+    arguments = [*pointers, *(f"call.sizes[{index}]" for index in range(len(sizes))), *scalars]
+    names = ", ".join(f'"{size}"' for size in sizes) or "nullptr"
+    body = [line for line in (opening, act.format(", ".join(arguments))) if line]
+    if not act.startswith("return"):
+        body.append("return 0;")
+    return "\n".join(
+        [
+            f"KERNEL_EXPORT int __tvm_ffi_{name}(void*, const kernelsearch::Any* values, int32_t count,",
+            f"{' ' * (len(name) + 29)}kernelsearch::Any* result) {{",
+            f"  static const kernelsearch::Expected<{rank}> tensors[] = {{",
+            *rows,
+            "  };",
+            f"  static const char* const size_names[] = {{{names}}};",
+            f"  using Call = kernelsearch::Call<{rank}, {len(tensors)}, {max(1, len(sizes))}, {scalar_count}>;",
+            "  Call call{tensors, size_names, values, count, result};",
+            "  return kernelsearch::guarded([&](KernelContext& context) -> int {",
+            "    if (!call.check(context)) return 1;",
+            *(f"    {line}" for line in body),
+            "  });",
+            "}",
+            "",
+        ]
+    )
