@@ -1,4 +1,4 @@
-"""The files that are written from the models: `python -m kernelsearch.api.crds [--check] [DIR]`, or `kernelsearch crds`.
+"""Write what is generated from the models: `python -m kernelsearch.api.crds [--check] [DIR]` or `kernelsearch crds`.
 
 One source, two places: `crds/` for `kubectl apply -f`, and `helm/kernelsearch-crds/templates/` for Helm, where the CRDs
 carry `helm.sh/resource-policy: keep`, because uninstalling a chart must not delete everyone's searches. The packaged

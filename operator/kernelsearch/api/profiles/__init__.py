@@ -1,8 +1,8 @@
 """Ready-made AcceleratorProfiles: one YAML file each, used by the CLI as they are and installed by the chart.
 
 The same files, so that a target means one thing everywhere. Only `image` differs by installation: here it names a
-variant of the harness image (harness-cpu, harness-cuda, harness-rocm), and the chart puts the image of that variant from
-its value `images.harness` in its place. Running on this machine needs no image and ignores it.
+variant of the harness image (harness-cpu, harness-cuda, harness-rocm), and the chart puts the image of that variant,
+from its value `images`, in its place. Running on this machine needs no image and ignores it.
 
 Hardware facts are the vendors' data sheets, dense rates without sparsity; where the judge can measure a ceiling, the
 measured one is preferred.
