@@ -1,0 +1,3 @@
+module kernelsearch.dev/dev/cluster/modules/pause
+
+go 1.26.0
