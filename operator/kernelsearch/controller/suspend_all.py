@@ -1,0 +1,99 @@
+"""`python -m kernelsearch.controller.suspend_all`: what the chart runs before it removes the operator.
+
+An active search carries a finalizer that only a running operator takes off, so deleting one later would hang for ever.
+This suspends every search that carries it and waits until the operator, which still runs, has let go. If it does not
+(it may be broken, and the reason for the uninstall), the finalizer is taken off here: nothing that the operator owned
+outlives it, since the chart's evaluation namespaces go with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from kernelsearch.evaluate.kube import SEARCHES, Kube, KubeError
+
+PATIENCE_SECONDS = 120.0
+OUR_FINALIZERS = ("kopf.zalando.org/", "kernelsearch.dev/")
+NOTE = "kernelsearch.dev/suspended-by"
+"""Annotation: says why a search is suspended that nobody suspended."""
+
+Object = Mapping[str, Any]
+log = logging.getLogger(__name__)
+
+
+async def suspend_all(kube: Kube, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    """Return when no search carries our finalizer any more. Raise KubeError when the API server refuses."""
+    try:
+        async with asyncio.timeout(patience_seconds):
+            await _until_released(kube)
+    except TimeoutError:
+        searches, _ = await kube.list_all(SEARCHES)
+        for search in filter(_is_held, searches):
+            log.warning("%s: the operator did not let go in %.0f s; releasing it", _name(search), patience_seconds)
+            await _release(kube, search)
+
+
+async def _until_released(kube: Kube) -> None:
+    while True:
+        searches, version = await kube.list_all(SEARCHES)
+        if not (held := [search for search in searches if _is_held(search)]):
+            return
+        for search in held:
+            if not search["spec"].get("suspend"):
+                log.info("%s: suspending", _name(search))
+                await _suspend(kube, search)
+        await _next_change(kube, version)
+
+
+async def _next_change(kube: Kube, version: str) -> None:
+    try:
+        async for event in kube.watch(SEARCHES, None, resource_version=version, seconds=10):
+            if event.type != "BOOKMARK":
+                return
+    except KubeError as error:
+        if not error.is_missing:  # 410: too old a version, so something changed
+            raise
+
+
+async def _suspend(kube: Kube, search: Object) -> None:
+    patch = {"metadata": {"annotations": {NOTE: "uninstall"}}, "spec": {"suspend": True}}
+    await _patch(kube, search, patch)
+
+
+async def _release(kube: Kube, search: Object) -> None:
+    metadata = search["metadata"]
+    kept = [each for each in metadata["finalizers"] if not each.startswith(OUR_FINALIZERS)]
+    await _patch(kube, search, {"metadata": {"finalizers": kept, "resourceVersion": metadata["resourceVersion"]}})
+
+
+async def _patch(kube: Kube, search: Object, patch: dict[str, Any]) -> None:
+    metadata = search["metadata"]
+    try:
+        await kube.merge(SEARCHES, metadata["namespace"], metadata["name"], patch)
+    except KubeError as error:
+        if not error.is_missing:
+            raise
+
+
+def _is_held(search: Object) -> bool:
+    return any(each.startswith(OUR_FINALIZERS) for each in search["metadata"].get("finalizers") or [])
+
+
+def _name(search: Object) -> str:
+    return f"{search['metadata']['namespace']}/{search['metadata']['name']}"
+
+
+async def _main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    kube = await Kube.connect(patience_seconds=PATIENCE_SECONDS)
+    try:
+        await suspend_all(kube)
+    finally:
+        await kube.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())
