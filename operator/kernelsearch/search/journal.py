@@ -78,6 +78,8 @@ class Limits(BaseModel):
     """False: only seeds and their tunables are searched."""
     models: tuple[ModelLimits, ...] = ()
     max_concurrent_requests: int = 4
+    width: int | None = None
+    """Asks under way at once per target; None: from the budget (width.py)."""
     targets: tuple[TargetLimits, ...] = ()
 
 
