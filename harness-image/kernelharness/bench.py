@@ -1,0 +1,208 @@
+"""One case on one device: slots, arms, and rounds in which exactly one arm runs at a time.
+
+A round: T fills R slots with secrets, then each arm in turn is continued, told to run, and stopped again before T looks
+at the clock, so nothing that an arm does outside its own turn can help it or hurt another. All results of a round are
+compared afterwards, while every arm stands still. Neighbours: judge.py (decides), timing.py (statistics), slots.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kernelharness.channel import MAX_REPORTS, Order, OrderKind, RunFlag
+from kernelharness.devices.base import Device
+from kernelharness.layout import Layout, layout_of
+from kernelharness.processes import Runner
+from kernelharness.protocol import CaseFact
+from kernelharness.slots import Refill, has_structure
+
+CALIBRATION_ROUNDS = 15
+MOST_CALLS = 256
+_BASE_SETS = 3
+
+
+class Secret:
+    """The source of everything that a candidate must not foresee. Lives in T only."""
+
+    def __init__(self, entropy: bytes) -> None:
+        self._generator = torch.Generator().manual_seed(int.from_bytes(entropy[:8], "little") % 2**63)
+
+    def draw(self) -> int:
+        return int(torch.randint(0, 2**62, (), generator=self._generator))
+
+    def shuffled(self, count: int) -> list[int]:
+        return torch.randperm(count, generator=self._generator).tolist()
+
+
+@dataclass
+class CaseBench:
+    """What T holds of one case: facts, layouts, base sets, correctness sets and what the reference says of them."""
+
+    index: int
+    fact: CaseFact
+    arguments: list[object]
+    inputs: Layout
+    outputs: Layout
+    state_offset: int = 0
+    gallery: list[int] = field(default_factory=list)
+    """Offsets of the correctness sets in the gallery."""
+    distributions: list[str] = field(default_factory=list)
+    expected: list[list[Tensor]] = field(default_factory=list)
+    exact: list[Tensor] | None = None
+    """Outputs for the first correctness set in float64."""
+    given_rms: list[float] = field(default_factory=list)
+    """Of the outputs for the first correctness set, which is as the problem makes it."""
+    base_sets: list[list[Tensor]] = field(default_factory=list)
+    structured: bool = False
+    refill: Refill | None = None
+    fixed_cost_ns: float = 0.0
+    baseline_ns: dict[str, float] = field(default_factory=dict)
+    noise: float = 0.0
+    """Log ratio below which two equal arms cannot be told apart here."""
+
+    @staticmethod
+    def of(index: int, fact: CaseFact, arguments: list[object]) -> CaseBench:
+        return CaseBench(index, fact, arguments, layout_of(fact.inputs), layout_of(fact.outputs))
+
+    @property
+    def outputs_per_call(self) -> int:
+        return len(self.fact.outputs)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Times of one round in ns per arm, fixed cost taken off, and the calls that they are the time of."""
+
+    ns: dict[str, float]
+    calls: int
+
+
+class Bench:
+    """The arms of one batch around one device."""
+
+    def __init__(self, device: Device, reference: Runner, secret: Secret, limit_seconds: float) -> None:
+        self.device = device
+        self.reference = reference
+        self.secret = secret
+        self.limit_seconds = limit_seconds
+
+    def deadline(self) -> float:
+        return time.monotonic() + self.limit_seconds
+
+    def tell(self, runner: Runner, order: Order) -> None:
+        """An untimed order: the runner runs alone until it answered, then stands still."""
+        runner.ask(order, self.deadline())
+        runner.stop()
+
+    def load(self, runner: Runner, case: CaseBench) -> None:
+        self.tell(runner, Order(OrderKind.LOAD, case.index, case.state_offset))
+
+    def show_gallery(self, runner: Runner, case: CaseBench, position: int) -> None:
+        """Point the runner at one correctness set."""
+        offset = case.gallery[position]
+        self.tell(runner, Order(OrderKind.PREPARE, case.index, offset, 1, case.inputs.stride, RunFlag.GALLERY))
+
+    def show_arena(self, runner: Runner, case: CaseBench, calls: int) -> None:
+        """Point the runner at the first `calls` slots of the arena."""
+        self.tell(runner, Order(OrderKind.PREPARE, case.index, 0, calls, case.inputs.stride))
+
+    def generate(self, case: CaseBench, offset: int = 0) -> list[Tensor]:
+        """A fresh input set on the desk, from a secret seed."""
+        self.tell(self.reference, Order(OrderKind.GENERATE, case.index, self.secret.draw(), offset))
+        return self.device.tensors("desk", case.inputs, offset)
+
+    def collect(self, case: CaseBench, calls: int) -> list[list[Tensor]]:
+        """The reference's kept results; views of the desk, valid until the next collect or generate."""
+        self.tell(self.reference, Order(OrderKind.COLLECT, case.index))
+        return [self.device.tensors("desk", case.outputs, i * case.outputs.stride) for i in range(calls)]
+
+    def run(self, runner: Runner, flags: int = 0) -> int:
+        """One timed run of what was prepared; ns from before it was continued until every thread stood still."""
+        runner.expect_silence()
+        deadline = self.deadline()
+        begin = time.perf_counter_ns()
+        runner.resume()
+        runner.tell(Order(OrderKind.RUN, flags=flags))
+        runner.wait(deadline)
+        runner.stop()
+        return time.perf_counter_ns() - begin
+
+    def make_base_sets(self, case: CaseBench, *, signs: bool) -> None:
+        """What timed slots are made of. Decides whether inputs have a structure that only the problem can make."""
+        first = [tensor.clone() for tensor in self.generate(case)]
+        case.structured = any(has_structure(tensor) for tensor in first)
+        if not case.structured:
+            more = [[tensor.clone() for tensor in self.generate(case)] for _ in range(_BASE_SETS - 1)]
+            case.base_sets = [first, *more]
+            case.refill = Refill(self.secret.draw(), signs=signs)
+
+    def fill_arena(self, case: CaseBench, calls: int) -> None:
+        """Fresh secrets in every slot; none is ever used twice."""
+        for call in range(calls):
+            slot = self.device.tensors("arena", case.inputs, call * case.inputs.stride)
+            if case.refill is None:
+                for target, source in zip(slot, self.generate(case), strict=True):
+                    target.copy_(source)
+                continue
+            for index, target in enumerate(slot):
+                chosen = case.base_sets[self.secret.draw() % len(case.base_sets)]
+                case.refill.fill(target, chosen[index])
+
+    def calibrate(self, case: CaseBench) -> None:
+        """What a round costs when nothing is called."""
+        times = sorted(self.run(self.reference, RunFlag.EMPTY) for _ in range(CALIBRATION_ROUNDS))
+        case.fixed_cost_ns = float(times[len(times) // 2])
+
+    def round(
+        self, case: CaseBench, arms: dict[str, Runner], order: Sequence[str], calls: int, flags: int = 0
+    ) -> Round:
+        """Fresh secrets, then every arm once, in this order. All stand still on return."""
+        self.fill_arena(case, calls)
+        times: dict[str, float] = {}
+        for name in order:
+            self.device.evict()
+            times[name] = max(1.0, self.run(arms[name], flags) - case.fixed_cost_ns)
+        return Round(times, calls)
+
+    def call_ns(self, case: CaseBench, runner: Runner, flags: int = 0) -> float:
+        """A first idea of the time of one call, on warm slots: the best of three runs after one."""
+        self.fill_arena(case, 1)
+        self.show_arena(runner, case, 1)
+        times = [self.run(runner, flags) for _ in range(4)]
+        return max(200.0, min(times[1:]) - case.fixed_cost_ns)
+
+    def most_calls(self, case: CaseBench) -> int:
+        return max(1, min(MOST_CALLS, MAX_REPORTS // max(1, case.outputs_per_call)))
+
+
+def blocks(
+    bench: Bench,
+    case: CaseBench,
+    arms: dict[str, Runner],
+    calls: int,
+    rounds: int,
+    check: Callable[[], None],
+    flags: int = 0,
+) -> Iterator[dict[str, float]]:
+    """Endless blocks: ns of each arm over `rounds` rounds, order rotated. `check` compares what a round produced.
+
+    Blocks during which the device was throttled come as empty dicts.
+    """
+    names = list(arms)
+    turn = 0
+    while True:
+        bench.device.watch()
+        total = dict.fromkeys(names, 0.0)
+        for _ in range(rounds):
+            order = names[turn % len(names) :] + names[: turn % len(names)]
+            turn += 1
+            done = bench.round(case, arms, order, calls, flags)
+            check()
+            for name in names:
+                total[name] += done.ns[name]
+        yield {} if bench.device.watch().throttled else total

@@ -1,0 +1,181 @@
+"""What T and a runner say to each other: fixed-size structs over a SEQPACKET socket, facts on a shared board.
+
+An `Order` goes to a runner, one `Reply` comes back. Nothing of variable length is ever parsed from a runner's message;
+texts and output reports lie on the board, a memfd of T that the runner maps, and T reads them only while the runner
+stands still, as bytes that may be anything. Neighbours: runner.py (one end), processes.py (the other).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+BOARD_TEXT_BYTES = 64 * 1024
+MAX_RANK = 8
+MAX_REPORTS = 4096
+"""Outputs of one round at most: calls times outputs per call."""
+
+DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+"""A dtype travels as its index here; anything else a candidate returns travels as -1."""
+ITEM_BYTES = {
+    "float32": 4, "float64": 8, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1,
+    "uint8": 1, "bool": 1,
+}  # fmt: skip
+
+
+class OrderKind(IntEnum):
+    LOAD = 1
+    """a = case: load the reference, compile it, or bind the candidate to this case's shapes."""
+    PREPARE = 2
+    """a = case, b = offset of the first slot, c = count, d = stride, flags = GALLERY: which slots RUN will read."""
+    RUN = 3
+    """flags = RunFlag: call forward once per prepared slot and keep the results."""
+    DESCRIBE = 4
+    """a = case: the signature as JSON on the board (trusted runners)."""
+    GENERATE = 5
+    """a = case, b = seed, c = offset: inputs onto the desk (trusted runners)."""
+    STATE = 6
+    """a = case: parameters and buffers onto the desk (trusted runners)."""
+    COLLECT = 7
+    """a = case: the kept results of the last RUN onto the desk (trusted runners)."""
+    EXACT = 8
+    """a = case, b = offset in the gallery: the reference's outputs in fp64 onto the desk (trusted runners)."""
+    HIDDEN = 10
+    """b = seed: derive the case that nobody is shown; it becomes the runner's last case (trusted runners)."""
+    DROP = 9
+    """Free kept results."""
+
+
+class RunFlag(IntEnum):
+    NONE = 0
+    GALLERY = 1
+    """Of PREPARE: slots of the gallery, not of the arena."""
+    COPY_OUT = 2
+    """Clone each result: the candidate returns the same memory every time."""
+    EMPTY = 4
+    """Do everything but call forward: what a round costs by itself."""
+
+
+class ReplyKind(IntEnum):
+    READY = 1
+    DONE = 2
+    FAILED = 3
+    """status = Failure; a = bytes of text on the board."""
+
+
+class Failure(IntEnum):
+    """Why a runner could not do what it was told. A claim of the runner, used for diagnosis."""
+
+    ERROR = 1
+    OOM = 2
+    LOAD = 3
+    UNSUPPORTED = 4
+    NOT_A_TENSOR = 5
+    NOT_COMPILED = 6
+
+
+_ORDER = struct.Struct("<IIqqqq")
+_REPLY = struct.Struct("<IIq")
+_REPORT = struct.Struct("<Qii8q8q")
+ORDER_BYTES = _ORDER.size
+MESSAGE_BYTES = _REPLY.size
+REPORT_BYTES = _REPORT.size
+BOARD_BYTES = BOARD_TEXT_BYTES + MAX_REPORTS * REPORT_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    kind: OrderKind
+    a: int = 0
+    b: int = 0
+    c: int = 0
+    d: int = 0
+    flags: int = 0
+
+    def pack(self) -> bytes:
+        return _ORDER.pack(self.kind, self.flags, self.a, self.b, self.c, self.d)
+
+    @staticmethod
+    def unpack(data: bytes) -> Order:
+        kind, flags, a, b, c, d = _ORDER.unpack(data)
+        return Order(OrderKind(kind), a, b, c, d, flags)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    kind: ReplyKind
+    status: int = 0
+    a: int = 0
+
+    def pack(self) -> bytes:
+        return _REPLY.pack(self.kind, self.status, self.a)
+
+    @staticmethod
+    def unpack(data: bytes) -> Reply:
+        """Raise ValueError on anything that is not a well-formed reply."""
+        if len(data) != MESSAGE_BYTES:
+            raise ValueError(f"a message of {len(data)} bytes, not {MESSAGE_BYTES}")
+        kind, status, a = _REPLY.unpack(data)
+        return Reply(ReplyKind(kind), status, a)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputReport:
+    """Where a runner says that one output lies. Strides are in elements. Nothing here is believed unchecked."""
+
+    address: int
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def pack_report(report: OutputReport) -> bytes:
+    rank = len(report.shape)
+    pad = (0,) * (MAX_RANK - rank)
+    code = DTYPES.index(report.dtype) if report.dtype in DTYPES else -1
+    return _REPORT.pack(report.address, code, rank, *report.shape, *pad, *report.stride, *pad)
+
+
+def unpack_report(data: bytes) -> OutputReport:
+    """Raise ValueError when rank or dtype cannot be."""
+    address, code, rank, *sizes = _REPORT.unpack(data)
+    if not 0 <= rank <= MAX_RANK or not -1 <= code < len(DTYPES):
+        raise ValueError("an output report with an impossible rank or dtype")
+    dtype = DTYPES[code] if code >= 0 else "?"
+    return OutputReport(address, dtype, tuple(sizes[:rank]), tuple(sizes[MAX_RANK : MAX_RANK + rank]))
+
+
+class Board:
+    """The shared page of one runner: text first, then output reports."""
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, BOARD_BYTES)
+
+    def write_text(self, text: str) -> int:
+        data = text.encode(errors="replace")[:BOARD_TEXT_BYTES]
+        self._map[: len(data)] = data
+        return len(data)
+
+    def read_text(self, length: int) -> str:
+        return self._map[: max(0, min(length, BOARD_TEXT_BYTES))].decode(errors="replace")
+
+    def write_reports(self, packed: bytes) -> None:
+        self._map[BOARD_TEXT_BYTES : BOARD_TEXT_BYTES + len(packed)] = packed
+
+    def read_reports(self, first: int, count: int) -> list[OutputReport]:
+        """Raise ValueError when one is malformed or there cannot be as many."""
+        if first < 0 or count < 0 or first + count > MAX_REPORTS:
+            raise ValueError(f"{first + count} output reports")
+        start = BOARD_TEXT_BYTES + first * REPORT_BYTES
+        data = self._map[start : start + count * REPORT_BYTES]
+        return [unpack_report(data[i : i + REPORT_BYTES]) for i in range(0, len(data), REPORT_BYTES)]
+
+
+def make_memory(name: str, size: int) -> int:
+    """A memfd of `size` bytes, kept across no exec."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    return fd

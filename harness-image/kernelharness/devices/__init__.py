@@ -1,0 +1,1 @@
+"""Where candidates run: one file per kind of device behind `base.Device`."""

@@ -1,0 +1,82 @@
+"""What the judge needs of a device: memory that runners can only read, results that they cannot take back, a cold cache.
+
+The judge and the statistics know this interface only; a new kind of device is one more file. Neighbours: cpu.py,
+../processes.py (runners), ../layout.py (what lies in a slot).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kernelharness.layout import Layout
+from kernelharness.processes import Runner
+from kernelharness.protocol import TensorFact, Verdict
+
+
+class OutputFault(Exception):
+    """An output that cannot be what was asked for, whatever its values."""
+
+    def __init__(self, verdict: Verdict, text: str) -> None:
+        super().__init__(text)
+        self.verdict = verdict
+        self.text = text
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Measured on this device; what a kernel cannot beat."""
+
+    bytes_per_second: float
+    flops_per_second: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Interference:
+    """What happened to the device while a block ran; a block with any of it is void."""
+
+    throttled: bool = False
+
+
+class Device(ABC):
+    """One device and the memories of one batch."""
+
+    name: str
+    driver: str
+    threads: int
+    """Fixed for all arms."""
+
+    @abstractmethod
+    def runner_memory(self, *, trusted: bool) -> dict[str, int]:
+        """Descriptors that a runner gets; the desk only for a trusted one."""
+
+    @abstractmethod
+    def tensors(self, memory: str, layout: Layout, offset: int) -> list[Tensor]:
+        """The judge's own writable view of one slot."""
+
+    @abstractmethod
+    def capacity(self, memory: str) -> int:
+        """Bytes that may be used of a memory."""
+
+    @abstractmethod
+    def read_outputs(self, runner: Runner, call: int, facts: Sequence[TensorFact]) -> list[Tensor]:
+        """The outputs of one call of the last run, copied out of a stopped runner. Raise OutputFault or RunnerFault."""
+
+    @abstractmethod
+    def share_memory(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> bool:
+        """True when two calls of a round returned the same memory."""
+
+    @abstractmethod
+    def evict(self) -> None:
+        """Leave nothing of the slots in caches. The same work before each arm's turn."""
+
+    @abstractmethod
+    def watch(self) -> Interference:
+        """What happened since the last call of watch."""
+
+    @abstractmethod
+    def measure_ceilings(self) -> Ceilings:
+        """Takes some hundred milliseconds; called once, while nothing else runs."""

@@ -1,0 +1,186 @@
+"""The CPU as a device: memfds that runners map read-only, outputs read out of a stopped process, caches swept.
+
+Input memories are sealed against new writable mappings before any runner exists, so a runner that reopens or remaps its
+descriptor still cannot write. They are sparse and as large as the machine's memory: nobody ever has to grow them.
+Neighbours: base.py (the interface), ../channel.py (output reports).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import mmap
+import os
+import platform
+import struct
+import time
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kernelharness import syscalls
+from kernelharness.channel import ITEM_BYTES, OutputReport, make_memory
+from kernelharness.devices.base import Ceilings, Device, Interference, OutputFault
+from kernelharness.layout import Layout
+from kernelharness.processes import FaultKind, Runner, RunnerFault
+from kernelharness.protocol import TensorFact, Verdict
+from kernelharness.slots import tensor_at, torch_dtype
+
+_F_SEAL_FUTURE_WRITE = 0x0010
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE
+_SHARED, _DESK = ("arena", "gallery"), "desk"
+_LARGEST_VIEW = 1 << 30
+"""Bytes that one output may span in the runner's memory, gaps included."""
+_DEFAULT_CACHE_BYTES = 32 << 20
+_CEILING_BYTES = 256 << 20
+
+
+class CpuDevice(Device):
+    """The CPUs that this process may use."""
+
+    def __init__(self) -> None:
+        cpus = sorted(os.sched_getaffinity(0))
+        self.threads = min(len(cpus), _cgroup_cpus() or len(cpus))
+        self.name = f"{_model_name()}, {self.threads} cores"
+        self.driver = f"Linux {platform.release()}"
+        self.memory_bytes = memory_limit()
+        self._fds = {name: make_memory(name, self.memory_bytes) for name in (*_SHARED, _DESK)}
+        self._maps = {name: mmap.mmap(fd, self.memory_bytes) for name, fd in self._fds.items()}
+        for name in _SHARED:
+            with contextlib.suppress(OSError):  # before Linux 5.1; then the runner's filter alone forbids it
+                fcntl.fcntl(self._fds[name], fcntl.F_ADD_SEALS, _SEALS)
+        self._read_only = {name: os.open(f"/proc/self/fd/{self._fds[name]}", os.O_RDONLY) for name in _SHARED}
+        self._sweep = torch.ones(2 * _cache_bytes() // 8, dtype=torch.int64)
+        self._throttled = _throttled_periods()
+
+    def runner_memory(self, *, trusted: bool) -> dict[str, int]:
+        return self._read_only | ({_DESK: self._fds[_DESK]} if trusted else {})
+
+    def tensors(self, memory: str, layout: Layout, offset: int) -> list[Tensor]:
+        return [tensor_at(self._maps[memory], field, offset) for field in layout.fields]
+
+    def capacity(self, memory: str) -> int:
+        return self.memory_bytes // {"arena": 8, "gallery": 4, "desk": 8}[memory]
+
+    def read_outputs(self, runner: Runner, call: int, facts: Sequence[TensorFact]) -> list[Tensor]:
+        reports = _reports(runner, call * len(facts), len(facts))
+        return [_read(runner, report, fact, call) for report, fact in zip(reports, facts, strict=True)]
+
+    def share_memory(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> bool:
+        spans = sorted(
+            (report.address, report.address + _span(report))
+            for report in _reports(runner, 0, count * len(facts))
+            if prod(report.shape) and report.dtype in ITEM_BYTES
+        )
+        return any(first[1] > second[0] for first, second in zip(spans, spans[1:], strict=False))
+
+    def evict(self) -> None:
+        self._sweep.sum()
+
+    def watch(self) -> Interference:
+        before, self._throttled = self._throttled, _throttled_periods()
+        return Interference(throttled=self._throttled > before)
+
+    def measure_ceilings(self) -> Ceilings:
+        """Copy bandwidth (read and written bytes) and fp32 matmul rate, the best of several."""
+        source = torch.ones(_CEILING_BYTES // 4)
+        target = torch.empty_like(source)
+        copies = [_seconds(lambda: target.copy_(source)) for _ in range(6)]
+        left, right = torch.ones(768, 768), torch.ones(768, 768)
+        products = [_seconds(lambda: torch.mm(left, right)) for _ in range(6)]
+        return Ceilings(2 * _CEILING_BYTES / min(copies), {"float32": 2 * 768**3 / min(products)})
+
+
+def memory_limit() -> int:
+    """Bytes that this container, or this machine, has."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(Path(path).read_text()))
+    return min(limits) // mmap.PAGESIZE * mmap.PAGESIZE
+
+
+def _reports(runner: Runner, first: int, count: int) -> list[OutputReport]:
+    try:
+        return runner.board.read_reports(first, count)
+    except ValueError as error:
+        raise RunnerFault(runner, FaultKind.PROTOCOL, f"{runner.name} reported {error}") from error
+
+
+def _read(runner: Runner, report: OutputReport, fact: TensorFact, call: int) -> Tensor:
+    """One output in memory of the judge, with the strides that it had in the runner's."""
+    if list(report.shape) != fact.shape:
+        raise OutputFault(Verdict.WRONG_SHAPE, f"output {fact.name!r} has shape {list(report.shape)}, not {fact.shape}")
+    if report.dtype != fact.dtype:
+        raise OutputFault(Verdict.WRONG_DTYPE, f"output {fact.name!r} has dtype {report.dtype}, not {fact.dtype}")
+    dtype = torch_dtype(fact.dtype)
+    if prod(fact.shape) == 0:
+        return torch.empty(fact.shape, dtype=dtype)
+    if any(stride < 0 for stride in report.stride) or (nbytes := _span(report)) > _LARGEST_VIEW:
+        raise OutputFault(Verdict.WRONG_SHAPE, f"output {fact.name!r} has strides {list(report.stride)}")
+    buffer = torch.empty(nbytes // ITEM_BYTES[fact.dtype], dtype=dtype)
+    local = ctypes.create_string_buffer(struct.pack("<QQ", buffer.data_ptr(), nbytes), 16)
+    remote = ctypes.create_string_buffer(struct.pack("<QQ", report.address, nbytes), 16)
+    try:
+        copied = syscalls.call("process_vm_readv", runner.pid, local, 1, remote, 1, 0)
+    except (OSError, OverflowError) as error:
+        raise OutputFault(
+            Verdict.MEMORY_FAULT, f"output {fact.name!r} of call {call} lies in memory that is not there"
+        ) from error
+    if copied != nbytes:
+        raise OutputFault(Verdict.MEMORY_FAULT, f"output {fact.name!r} of call {call} ends in memory that is not there")
+    return buffer.as_strided(fact.shape, report.stride)
+
+
+def _span(report: OutputReport) -> int:
+    """Bytes from the first to behind the last element."""
+    last = sum((size - 1) * stride for size, stride in zip(report.shape, report.stride, strict=True))
+    return (last + 1) * ITEM_BYTES[report.dtype]
+
+
+def _seconds(work: object) -> float:
+    assert callable(work)
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _model_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def _cache_bytes() -> int:
+    """The last-level cache as the kernel tells it."""
+    sizes = [_DEFAULT_CACHE_BYTES]
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        with contextlib.suppress(OSError, ValueError):
+            sizes.append(int(path.read_text().strip().removesuffix("K")) * 1024)
+    return max(sizes)
+
+
+def _cgroup_cpus() -> int | None:
+    """Whole CPUs of this container's quota; None without one."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, int(quota) // int(period))
+    with contextlib.suppress(OSError, ValueError):
+        quota = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
+        period = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
+        return max(1, quota // period) if quota > 0 else None
+    return None
+
+
+def _throttled_periods() -> int:
+    for path in ("/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat"):
+        with contextlib.suppress(OSError):
+            for line in Path(path).read_text().splitlines():
+                if line.startswith("nr_throttled"):
+                    return int(line.split()[1])
+    return 0

@@ -1,0 +1,166 @@
+"""What a process gives up before it runs code that nobody trusts, and what the judge does to keep its secrets.
+
+Every layer is used where the kernel offers it and named in the returned dict, never silently skipped: `'on'`, or why it
+is off. Works as root and as an unprivileged user in a restricted pod. Neighbours: seccomp.py, landlock.py (layers),
+runner.py and compiler.py (who is isolated), judge.py (`protect_judge`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import resource
+import signal
+import struct
+import time
+from collections.abc import Sequence
+
+from kernelharness import landlock, seccomp, syscalls
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_SECUREBITS = 1, 4, 24, 28
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_SECURE_NO_ROOT = 0b101111
+"""NOROOT and NO_SETUID_FIXUP, both locked: uid 0 means nothing any more."""
+_CAPABILITY_VERSION = 0x20080522
+_LAST_CAPABILITY = 63
+_MAX_FILES = 256
+_FIRST_KEPT, _PARKING = 3, 128
+
+Layers = dict[str, str]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, *args: int) -> None:
+    wide = [ctypes.c_ulong(arg) for arg in (*args, *(0,) * (4 - len(args)))]
+    if _libc.prctl(option, *wide) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Not dumpable: no process of the same user can read our memory, environment or descriptors."""
+    _prctl(_PR_SET_DUMPABLE, int(dumpable))
+
+
+def protect_judge() -> Layers:
+    """Called once, before the secret is drawn."""
+    set_dumpable(False)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    return {"non-dumpable": "on", "subreaper": "on"}
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill us when `parent` ends; first wait until we are its child."""
+    while os.getppid() != parent:
+        if os.getppid() == 1:
+            os._exit(1)
+        time.sleep(0.0002)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def keep_only(fds: Sequence[int]) -> list[int]:
+    """Close every descriptor but these. fds[1] and fds[2] become stdout and stderr; the others' new numbers return."""
+    parked = [fcntl.fcntl(fd, fcntl.F_DUPFD, _PARKING) for fd in fds]
+    parked += [os.open(os.devnull, os.O_RDONLY)]
+    for fd, number in ((parked.pop(), 0), (parked.pop(1), 1), (parked.pop(1), 2)):
+        os.dup2(fd, number)
+    os.closerange(_FIRST_KEPT, _PARKING)
+    moved = [os.dup2(fd, _FIRST_KEPT + index, inheritable=False) for index, fd in enumerate(parked)]
+    os.closerange(_FIRST_KEPT + len(moved), os.sysconf("SC_OPEN_MAX"))
+    return moved
+
+
+def isolate_runner(memory_bytes: int) -> tuple[Layers, int | None]:
+    """Give up everything that a candidate has no use for. The layers, and the seccomp listener for T (or None).
+
+    Must run while the process has one thread. Memory counts from here: what the fork brought along is free.
+    """
+    layers: Layers = {}
+    set_dumpable(True)  # T reads our outputs; the zygote was not dumpable
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_FILES, _MAX_FILES))
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+    limit = _data_bytes() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    layers["rlimits"] = "on"
+    layers["capabilities"] = _drop_capabilities()
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    layers["landlock"] = _restrict_files(())
+    layers["seccomp"], listener = _filter_runner()
+    return layers, listener
+
+
+def isolate_compiler(folder: str, memory_bytes: int, seconds: int) -> Layers:
+    """The same for a compiler: it may start processes and write its own folder, and nothing else."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256 << 20, 256 << 20))
+    layers = {"rlimits": "on", "capabilities": _drop_capabilities()}
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    layers["landlock"] = _restrict_files((folder,))
+    try:
+        seccomp.install(seccomp.compiler_filter(), listener=False)
+        layers["seccomp"] = "on"
+    except OSError as error:
+        layers["seccomp"] = f"off: {error.strerror}"
+    return layers
+
+
+def _filter_runner() -> tuple[str, int | None]:
+    try:
+        return "on", seccomp.install(seccomp.runner_filter(os.getpid(), listener=True), listener=True)
+    except OSError as error:
+        first = error
+    try:
+        seccomp.install(seccomp.runner_filter(os.getpid(), listener=False), listener=False)
+    except OSError as error:
+        return f"off: {error.strerror}", None
+    return f"on, killing (no listener: {first.strerror})", None
+
+
+def _restrict_files(writable: Sequence[str]) -> str:
+    try:
+        return f"on (ABI {landlock.restrict(writable)})"
+    except OSError as error:
+        return f"off: {error.strerror}"
+
+
+def _drop_capabilities() -> str:
+    """Root without capabilities is nobody special: it cannot look into a process that is not dumpable."""
+    for capability in range(_LAST_CAPABILITY + 1):
+        try:
+            _prctl(_PR_CAPBSET_DROP, capability)
+        except OSError:
+            break  # not ours to drop, or past the last one
+    try:
+        _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+        if os.geteuid() == 0:
+            _prctl(_PR_SET_SECUREBITS, _SECURE_NO_ROOT)
+    except OSError:
+        pass  # without CAP_SETPCAP; an empty capability set is what counts
+    header = struct.pack("<Ii", _CAPABILITY_VERSION, 0)
+    empty = bytes(24)
+    try:
+        syscalls.call(
+            "capset", ctypes.create_string_buffer(header, len(header)), ctypes.create_string_buffer(empty, len(empty))
+        )
+    except OSError as error:
+        return f"off: {error.strerror}"
+    return "dropped"
+
+
+def _data_bytes() -> int:
+    """Private writable memory that counts against RLIMIT_DATA now."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmData:"):
+                return int(line.split()[1]) * 1024
+    return 0

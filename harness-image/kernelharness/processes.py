@@ -1,0 +1,279 @@
+"""T's hand on its runners: start, tell, wait, stop, continue, kill, and see that nothing outlives them.
+
+Everything that a runner does wrong while T waits is one `RunnerFault` with a kind; what it means for a verdict is
+decided in judge.py. T always blocks in poll(2), never spins, and drains the runner's output so that a flood is seen.
+Neighbours: zygote.py (forks), channel.py (structs), runner.py (the other end).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from kernelharness import channel, seccomp
+from kernelharness.channel import Order, Reply, ReplyKind
+from kernelharness.zygote import Zygote
+
+OUTPUT_KEPT = 8 * 1024
+"""Bytes of stdout and of stderr kept, at the end."""
+OUTPUT_LIMIT = 1024 * 1024
+"""A runner that prints more is a flood."""
+
+
+class FaultKind(StrEnum):
+    DIED = "died"
+    TIMEOUT = "timeout"
+    FLOOD = "flood"
+    """More output than any honest candidate prints."""
+    FORBIDDEN = "forbidden"
+    """A system call that reaches other processes or the outside."""
+    PROTOCOL = "protocol"
+    """A message that nobody asked for, or that is none."""
+    FAILED = "failed"
+    """The runner itself reported a failure."""
+
+
+class RunnerFault(Exception):
+    """A runner did not do what it was told."""
+
+    def __init__(
+        self, runner: Runner, kind: FaultKind, text: str, *, status: int = 0, signal_number: int = 0
+    ) -> None:
+        super().__init__(text)
+        self.runner = runner
+        self.kind = kind
+        self.text = text
+        self.status = status
+        """The runner's own Failure code, for FAILED."""
+        self.signal_number = signal_number
+        """What it died of, for DIED; 0 when it exited."""
+
+
+@dataclass
+class _Pipe:
+    fd: int
+    kept: bytearray
+    total: int = 0
+
+    def drain(self) -> bool:
+        """Read what is there. False at the end of file."""
+        try:
+            data = os.read(self.fd, 64 * 1024)
+        except BlockingIOError:
+            return True
+        self.total += len(data)
+        self.kept += data
+        del self.kept[:-OUTPUT_KEPT]
+        return bool(data)
+
+
+class Runner:
+    """One runner process, from fork to reaping."""
+
+    def __init__(self, name: str, zygote: Zygote, config: dict[str, Any], memory_fds: dict[str, int]) -> None:
+        """Fork it. `memory_fds` are handed over in this order, after channel, stdout, stderr and board."""
+        self.name = name
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        board_fd = channel.make_memory(f"board-{name}", channel.BOARD_BYTES)
+        outs = [os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) for _ in range(2)]
+        for _, writable in outs:
+            os.set_blocking(writable, True)
+        fds = [theirs.fileno(), *(writable for _, writable in outs), board_fd, *memory_fds.values()]
+        try:
+            self.pid = zygote.spawn({**config, "memory": list(memory_fds)}, fds)
+        finally:
+            theirs.close()
+            for _, writable in outs:
+                os.close(writable)
+        self.board = channel.Board(board_fd)
+        os.close(board_fd)
+        self._pipes = [_Pipe(readable, bytearray()) for readable, _ in outs]
+        self._stopped = False
+        self._status: int | None = None
+        self._notifier: seccomp.Notifier | None = None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._socket, selectors.EVENT_READ, "reply")
+        for pipe in self._pipes:
+            self._selector.register(pipe.fd, selectors.EVENT_READ, pipe)
+
+    @property
+    def output(self) -> str:
+        """The tail of what the runner printed, stderr last. Untrusted text."""
+        return "".join(pipe.kept.decode(errors="replace") for pipe in self._pipes)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._status is None
+
+    def adopt_notifier(self, deadline: float) -> None:
+        """Receive the seccomp listener, which an isolated runner sends before it runs a line of the candidate."""
+        self._socket.settimeout(max(0.01, deadline - time.monotonic()))
+        try:
+            data, fds, _, _ = socket.recv_fds(self._socket, channel.MESSAGE_BYTES, 1)
+        except TimeoutError as error:
+            raise RunnerFault(self, FaultKind.TIMEOUT, f"{self.name} did not isolate itself in time") from error
+        finally:
+            self._socket.settimeout(None)
+        if not data:
+            self._wait_dead()
+        if fds:
+            self._notifier = seccomp.Notifier(fds[0])
+            self._selector.register(fds[0], selectors.EVENT_READ, "notification")
+
+    def tell(self, order: Order) -> None:
+        """Send one order; the runner must be running. Raise RunnerFault when it is gone."""
+        try:
+            self._socket.send(order.pack())
+        except (BrokenPipeError, ConnectionResetError):
+            self._wait_dead()
+
+    def wait(self, deadline: float) -> Reply:
+        """The reply to the last order. Raise RunnerFault for everything else that can happen before `deadline`."""
+        while True:
+            left = deadline - time.monotonic()
+            events = self._selector.select(max(0.0, left))
+            if not events and left <= 0:
+                raise RunnerFault(self, FaultKind.TIMEOUT, f"{self.name} gave no answer in time")
+            reply: Reply | None = None
+            for key, _ in events:
+                if key.data == "reply":
+                    reply = self._receive()
+                elif key.data == "notification":
+                    self._judge_call()
+                else:
+                    self._drain(key.data)
+            if reply is not None:
+                if reply.kind == ReplyKind.FAILED:
+                    raise RunnerFault(self, FaultKind.FAILED, self.board.read_text(reply.a), status=reply.status)
+                return reply
+
+    def ask(self, order: Order, deadline: float) -> Reply:
+        self.resume()
+        self.tell(order)
+        return self.wait(deadline)
+
+    def stop(self) -> None:
+        """Stop every thread; on return none runs. Raise RunnerFault when the runner is dead."""
+        if self._stopped:
+            return
+        os.kill(self.pid, signal.SIGSTOP)
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            self._bury(status)
+        self._stopped = True
+
+    def resume(self) -> None:
+        if self._stopped:
+            os.kill(self.pid, signal.SIGCONT)
+            self._stopped = False
+
+    def expect_silence(self) -> None:
+        """Raise RunnerFault when the runner sent or printed more than it was asked for. Non-blocking."""
+        for key, _ in self._selector.select(0):
+            if key.data == "reply":
+                raise RunnerFault(self, FaultKind.PROTOCOL, f"{self.name} sent a message that nobody asked for")
+            if key.data == "notification":
+                self._judge_call()
+            else:
+                self._drain(key.data)
+
+    def kill(self) -> None:
+        """End it and everything that it may have left. Idempotent."""
+        if self._status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                _, self._status = os.waitpid(self.pid, 0)
+        for pipe in self._pipes:
+            while pipe.fd >= 0 and pipe.total <= OUTPUT_LIMIT and self._has_data(pipe):
+                if not pipe.drain():
+                    break
+        self._close()
+
+    def _has_data(self, pipe: _Pipe) -> bool:
+        return any(key.data is pipe for key, _ in self._selector.select(0))
+
+    def _close(self) -> None:
+        if self._selector.get_map() is None:
+            return
+        self._selector.close()
+        self._socket.close()
+        if self._notifier is not None:
+            self._notifier.close()
+        for pipe in self._pipes:
+            os.close(pipe.fd)
+            pipe.fd = -1
+
+    def _receive(self) -> Reply:
+        try:
+            data = self._socket.recv(channel.MESSAGE_BYTES + 1)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self._wait_dead()
+        try:
+            return Reply.unpack(data)
+        except ValueError as error:
+            raise RunnerFault(self, FaultKind.PROTOCOL, f"{self.name} sent {error}") from error
+
+    def _drain(self, pipe: _Pipe) -> None:
+        if not pipe.drain():
+            self._selector.unregister(pipe.fd)
+        if pipe.total > OUTPUT_LIMIT:
+            raise RunnerFault(self, FaultKind.FLOOD, f"{self.name} printed more than {OUTPUT_LIMIT >> 20} MiB")
+
+    def _judge_call(self) -> None:
+        assert self._notifier is not None
+        if (forbidden := self._notifier.answer()) is not None:
+            raise RunnerFault(self, FaultKind.FORBIDDEN, forbidden)
+
+    def _wait_dead(self) -> None:
+        """The channel is closed: the runner is dying, or closed it to look dead. Either way it ends here."""
+        end = time.monotonic() + 1
+        while self._status is None and time.monotonic() < end:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._bury(status)
+            self._selector.select(0.01)
+            if self._notifier is not None and self._notifier.is_pending():
+                self._judge_call()
+        raise RunnerFault(self, FaultKind.PROTOCOL, f"{self.name} closed its channel")
+
+    def _bury(self, status: int) -> None:
+        self._status = status
+        for pipe in self._pipes:
+            while pipe.total <= OUTPUT_LIMIT and self._has_data(pipe) and pipe.drain():
+                pass
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        how = f"signal {number} ({signal.Signals(number).name})" if number else f"exit code {os.WEXITSTATUS(status)}"
+        raise RunnerFault(self, FaultKind.DIED, f"{self.name} ended with {how}", signal_number=number)
+
+
+def children(pid: int) -> list[int]:
+    """Direct children of a process, zombies included."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += [int(word) for word in (task / "children").read_text().split()]
+    return found
+
+
+def kill_survivors(known: set[int]) -> list[int]:
+    """Kill and reap every child of this process that it did not start itself; their pids."""
+    survivors: list[int] = []
+    while strays := [pid for pid in children(os.getpid()) if pid not in known]:
+        for pid in strays:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        survivors += strays
+    return survivors

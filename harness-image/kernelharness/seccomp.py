@@ -1,0 +1,239 @@
+"""Which system calls a runner may make: an allow-list, with everything hostile reported to T by name.
+
+Calls that reach another process by number, make processes, sockets or sessions, or change files are sent to T
+(SECCOMP_RET_USER_NOTIF), which names them, refuses them, and ends the candidate. Where the kernel has no listener the
+runner is killed on the spot. Whatever is neither allowed nor hostile does not exist (ENOSYS). The compiler's filter
+is the reverse: everything but the hostile calls that no compiler makes. Neighbours: syscalls.py, isolation.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import struct
+from dataclasses import dataclass
+
+from kernelharness import syscalls
+
+_RET_ALLOW = 0x7FFF0000
+_RET_ERRNO = 0x00050000
+_RET_NOTIFY = 0x7FC00000
+_RET_KILL = 0x80000000
+_LOAD, _JUMP_EQUAL, _JUMP_BITS, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
+_OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_ARGS = 0, 4, 16
+_X32_BIT = 0x40000000
+_SET_MODE_FILTER, _NEW_LISTENER = 1, 8
+_CLONE_THREAD = 0x00010000
+_WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_FCNTL_COMMANDS = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC)
+_PR_SET_NAME, _PR_GET_NAME, _PR_GET_DUMPABLE, _PR_SET_VMA = 15, 16, 3, 0x53564D41
+
+ALLOWED = frozenset(
+    "read write close stat fstat lstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn "
+    "pread64 pwrite64 readv writev access pipe select sched_yield mremap msync mincore madvise dup dup2 pause "
+    "nanosleep getpid sendto recvfrom exit uname getdents getcwd readlink gettimeofday getrlimit getrusage "
+    "sysinfo times getuid getgid geteuid getegid getppid getpgrp getgroups getresuid getresgid rt_sigpending "
+    "rt_sigtimedwait rt_sigsuspend sigaltstack statfs fstatfs sched_getparam sched_getscheduler "
+    "sched_get_priority_max sched_get_priority_min mlock munlock arch_prctl gettid time futex sched_getaffinity "
+    "epoll_create getdents64 set_tid_address restart_syscall fadvise64 clock_gettime clock_getres clock_nanosleep "
+    "exit_group epoll_wait epoll_ctl newfstatat readlinkat faccessat faccessat2 pselect6 ppoll set_robust_list "
+    "epoll_pwait eventfd2 epoll_create1 dup3 pipe2 preadv getcpu getrandom membarrier preadv2 pkey_mprotect statx "
+    "rseq umask getpriority capget sendmsg recvmsg".split()
+)
+HOSTILE = frozenset(
+    "fork vfork execve execveat kill tkill rt_sigqueueinfo rt_tgsigqueueinfo ptrace process_vm_readv "
+    "process_vm_writev process_madvise process_mrelease pidfd_open pidfd_getfd pidfd_send_signal kcmp socket "
+    "socketpair connect bind listen accept setsid setpgid unshare setns mount umount2 chroot move_mount open_tree "
+    "fsopen bpf userfaultfd perf_event_open io_uring_setup io_uring_enter io_uring_register seccomp shmget shmat "
+    "semget msgget add_key keyctl init_module finit_module reboot swapon setuid setgid open_by_handle_at "
+    "sched_setaffinity sched_setscheduler setpriority wait4 waitid".split()
+)
+FILE_WRITES = frozenset(
+    "creat truncate ftruncate rename renameat renameat2 mkdir mkdirat rmdir link linkat unlink unlinkat symlink "
+    "symlinkat mknod mknodat chmod fchmod fchmodat chown fchown lchown fchownat utimensat".split()
+)
+_COMPILER_DENIED = HOSTILE - {"fork", "vfork", "execve", "execveat", "wait4", "waitid", "sched_setaffinity"}
+_HARMLESS_PATHS = ("/dev/null", "/dev/tty", "/tmp/", "/var/tmp/")
+"""Where libraries try to write without meaning harm; refused like every other path, but no offence."""
+
+_Instruction = tuple[int, int, int, int]
+
+
+class _Assembler:
+    """BPF: one block per system call, each ending in a return."""
+
+    def __init__(self) -> None:
+        self.code: list[_Instruction] = []
+
+    def add(self, code: int, k: int, jump_true: int = 0, jump_false: int = 0) -> None:
+        self.code.append((code, jump_true, jump_false, k))
+
+    def on(self, name: str, block: list[_Instruction]) -> None:
+        """Run `block`, which returns, when the call is `name`; ignored where the architecture has no such call."""
+        if (number := syscalls.NUMBERS.get(name)) is not None:
+            self.add(_JUMP_EQUAL, number, 0, len(block))
+            self.code += block
+
+    def pack(self) -> bytes:
+        return b"".join(struct.pack("<HBBI", code, jt, jf, k) for code, jt, jf, k in self.code)
+
+
+def _return(action: int) -> list[_Instruction]:
+    return [(_RETURN, 0, 0, action)]
+
+
+def _argument(index: int) -> _Instruction:
+    """Load the low half; callers that compare numbers accept only arguments that fit 32 bits."""
+    return (_LOAD, 0, 0, _OFFSET_ARGS + 8 * index)
+
+
+def _if_bits(index: int, bits: int, then: int, otherwise: int) -> list[_Instruction]:
+    return [_argument(index), (_JUMP_BITS, 0, 1, bits), (_RETURN, 0, 0, then), (_RETURN, 0, 0, otherwise)]
+
+
+def _if_equal(index: int, values: tuple[int, ...], then: int, otherwise: int) -> list[_Instruction]:
+    block = [_argument(index)]
+    for place, value in enumerate(values):
+        block.append((_JUMP_EQUAL, len(values) - place, 0, value))
+    return [*block, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, then)]
+
+
+def _if_null(index: int, then: int, otherwise: int) -> list[_Instruction]:
+    """Both halves of a pointer are zero."""
+    low = _OFFSET_ARGS + 8 * index
+    return [
+        (_LOAD, 0, 0, low),
+        (_JUMP_EQUAL, 0, 3, 0),
+        (_LOAD, 0, 0, low + 4),
+        (_JUMP_EQUAL, 0, 1, 0),
+        (_RETURN, 0, 0, then),
+        (_RETURN, 0, 0, otherwise),
+    ]
+
+
+def _prologue(assembler: _Assembler) -> None:
+    assembler.add(_LOAD, _OFFSET_ARCH)
+    assembler.add(_JUMP_EQUAL, syscalls.AUDIT_ARCH, 1, 0)
+    assembler.add(_RETURN, _RET_KILL)
+    assembler.add(_LOAD, _OFFSET_NUMBER)
+    if syscalls.MACHINE == "x86_64":
+        assembler.add(_JUMP_GREATER_EQUAL, _X32_BIT, 0, 1)
+        assembler.add(_RETURN, _RET_KILL)
+
+
+def runner_filter(pid: int, *, listener: bool) -> bytes:
+    """The program for runner `pid`. Without a listener hostile calls kill."""
+    hostile = _RET_NOTIFY if listener else _RET_KILL
+    missing = _RET_ERRNO | errno.ENOSYS
+    denied = _RET_ERRNO | errno.EPERM
+    read_only = _RET_NOTIFY if listener else _RET_ERRNO | errno.EROFS
+    assembler = _Assembler()
+    _prologue(assembler)
+    # The commonest calls first: a filter is read from the top.
+    for name in ("futex", "read", "write", "mmap", "munmap", "sendto", "recvfrom", "sched_yield"):
+        assembler.on(name, _return(_RET_ALLOW))
+    assembler.on("clone", _if_bits(0, _CLONE_THREAD, _RET_ALLOW, hostile))
+    assembler.on("clone3", _return(missing))
+    assembler.on("tgkill", _if_equal(0, (pid,), _RET_ALLOW, hostile))
+    assembler.on("open", _if_bits(1, _WRITE_FLAGS, read_only, _RET_ALLOW))
+    assembler.on("openat", _if_bits(2, _WRITE_FLAGS, read_only, _RET_ALLOW))
+    assembler.on("prctl", _if_equal(0, (_PR_SET_NAME, _PR_GET_NAME, _PR_GET_DUMPABLE, _PR_SET_VMA), _RET_ALLOW, denied))
+    assembler.on("prlimit64", _if_null(2, _RET_ALLOW, hostile))
+    # F_SETOWN and F_SETSIG would send any signal to any process: only these commands exist.
+    assembler.on("fcntl", _if_equal(1, _FCNTL_COMMANDS, _RET_ALLOW, denied))
+    assembler.on("ioctl", _return(_RET_ERRNO | errno.ENOTTY))
+    for name in sorted(ALLOWED):
+        assembler.on(name, _return(_RET_ALLOW))
+    for name in sorted(FILE_WRITES):
+        assembler.on(name, _return(read_only))
+    for name in sorted(HOSTILE):
+        assembler.on(name, _return(hostile))
+    assembler.add(_RETURN, missing)
+    return assembler.pack()
+
+
+def compiler_filter() -> bytes:
+    """Everything but what reaches other processes or the network; refused calls say EPERM."""
+    assembler = _Assembler()
+    _prologue(assembler)
+    for name in sorted(_COMPILER_DENIED | {"tgkill"}):
+        assembler.on(name, _return(_RET_ERRNO | errno.EPERM))
+    assembler.add(_RETURN, _RET_ALLOW)
+    return assembler.pack()
+
+
+def install(program: bytes, *, listener: bool) -> int | None:
+    """Filter this thread from now on; needs no_new_privs. The listener's descriptor, if one was asked for.
+
+    Raise OSError when the kernel or an outer filter refuses.
+    """
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+    flags = _NEW_LISTENER if listener else 0
+    result = syscalls.call("seccomp", _SET_MODE_FILTER, flags, ctypes.create_string_buffer(header, len(header)))
+    return result if listener else None
+
+
+_NOTIFICATION = struct.Struct("<QIIiIQ6Q")
+_ANSWER = struct.Struct("<QqiI")
+_RECEIVE, _SEND = 0xC0502100, 0xC0182101
+
+
+@dataclass(frozen=True)
+class _Call:
+    id: int
+    pid: int
+    name: str
+    args: tuple[int, ...]
+
+
+class Notifier:
+    """T's end of a runner's filter: names what the runner tried, and refuses it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def is_pending(self) -> bool:
+        return bool(select.select([self._fd], [], [], 0)[0])
+
+    def answer(self) -> str | None:
+        """Refuse the pending call. What was forbidden about it, or None when it is no offence."""
+        buffer = bytearray(_NOTIFICATION.size)
+        try:
+            fcntl.ioctl(self._fd, _RECEIVE, buffer)
+        except OSError:
+            return None  # the caller died meanwhile
+        ident, pid, _, number, _, _, *args = _NOTIFICATION.unpack(buffer)
+        call = _Call(ident, pid, syscalls.NAMES.get(number, str(number)), tuple(args))
+        is_file = call.name in FILE_WRITES or call.name in ("open", "openat")
+        self._refuse(call, errno.EROFS if is_file else errno.EPERM)
+        if not is_file:
+            return f"the system call {call.name}"
+        path = _path_of(call)
+        if path is not None and path.startswith(_HARMLESS_PATHS):
+            return None
+        return f"the system call {call.name}, which would write to the file system" + (f" ({path!r})" if path else "")
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _refuse(self, call: _Call, number: int) -> None:
+        try:
+            fcntl.ioctl(self._fd, _SEND, _ANSWER.pack(call.id, 0, -number, 0))
+        except OSError:
+            return  # the caller died meanwhile
+
+
+def _path_of(call: _Call) -> str | None:
+    """The path in the caller's memory, for the message only: it may change under our eyes."""
+    at = 1 if call.name.endswith("at") or call.name == "renameat2" else 0
+    try:
+        with open(f"/proc/{call.pid}/mem", "rb", buffering=0) as memory:
+            memory.seek(call.args[at])
+            data = memory.read(256)
+    except (OSError, ValueError, OverflowError):
+        return None
+    return data.split(b"\0")[0].decode(errors="replace")

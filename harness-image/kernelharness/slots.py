@@ -1,0 +1,135 @@
+"""How T fills slots: tensors over shared memory, and fresh secret inputs from base sets at the price of one copy.
+
+A timed slot is never used twice. New inputs come from a base set by a keyed rotation, keyed signs and a keyed scale, so
+an answer remembered from an earlier slot is wrong, at one pass over memory. Tensors with structure (integers, masks,
+symmetric or sorted data, probabilities) would lose it that way: they are generated anew by E for every slot.
+Neighbours: layout.py (where), devices/cpu.py (who holds the memory), torch_arms.py (E generates).
+"""
+
+from __future__ import annotations
+
+import mmap
+from math import prod
+
+import torch
+from torch import Tensor
+
+from kernelharness.layout import Field
+
+_SIGN_PERIOD = 1 << 18
+_SCALES = (0.5, 1.0)
+_INTEGER_OF = {8: torch.int64, 4: torch.int32, 2: torch.int16}
+OUTLIER_SHARE = 1e-3
+OUTLIER_FACTOR = 30.0
+
+DISTRIBUTIONS = ("given", "mixed", "outliers")
+"""What correctness sets are drawn from, in turn."""
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def tensor_at(memory: mmap.mmap, field: Field, offset: int) -> Tensor:
+    """The tensor of this field in the slot that begins at `offset`; shares the memory."""
+    dtype = torch_dtype(field.dtype)
+    count = prod(field.shape)
+    if count == 0:
+        return torch.empty(field.shape, dtype=dtype)
+    return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset + field.offset).view(field.shape)
+
+
+def has_structure(tensor: Tensor) -> bool:
+    """True when rotating, scaling or flipping signs could make the tensor something else than the problem means."""
+    if not tensor.is_floating_point():
+        return True
+    if tensor.numel() < 2:
+        return False
+    flat = tensor.flatten()[: 1 << 16].double()
+    if not bool(torch.isfinite(flat).all()):
+        return True
+    if float((flat == 0).double().mean()) > 0.01 or bool((flat == flat.round()).all()):
+        return True
+    if flat.numel() >= 64 and flat.unique().numel() < flat.numel() // 8 and tensor.dtype == torch.float32:
+        return True
+    steps = flat.diff()
+    if bool((steps >= 0).all()) or bool((steps <= 0).all()):
+        return True
+    return _is_symmetric(tensor) or _has_constant_sums(tensor)
+
+
+def _is_symmetric(tensor: Tensor) -> bool:
+    square = tensor.dim() >= 2 and tensor.shape[-1] == tensor.shape[-2] > 1
+    return square and bool(torch.equal(tensor, tensor.transpose(-1, -2)))
+
+
+def _has_constant_sums(tensor: Tensor) -> bool:
+    """Rows that were normalised: probabilities, unit vectors."""
+    if tensor.dim() < 1 or tensor.shape[-1] < 2:
+        return False
+    rows = tensor.reshape(-1, tensor.shape[-1])[:256].double()
+    if rows.shape[0] < 2:
+        rows = rows[:1]
+        return bool((rows.sum(-1) - 1).abs().max() < 1e-4)
+    return any(float(total.std()) < 1e-4 * float(total.abs().mean() + 1e-12) for total in (rows.sum(-1), rows.norm(dim=-1)))
+
+
+class Refill:
+    """Keyed refilling of the slots of one case. The key never leaves T."""
+
+    def __init__(self, seed: int, *, signs: bool) -> None:
+        """`signs`: whether the reference stays finite when signs are flipped."""
+        self._random = torch.Generator().manual_seed(seed)
+        self._signs = signs
+        self._patterns: dict[torch.dtype, Tensor] = {}
+
+    def fill(self, target: Tensor, base: Tensor) -> None:
+        """target = scale * signs * rotated(base), all three drawn anew. Both contiguous, of one shape and dtype."""
+        out, source = target.view(-1), base.view(-1)
+        count = out.numel()
+        if count == 0:
+            return
+        shift = self._draw(count)
+        scale = _SCALES[0] + (_SCALES[1] - _SCALES[0]) * float(torch.rand((), generator=self._random))
+        if not self._signs:
+            torch.mul(source[shift:], scale, out=out[: count - shift])
+            torch.mul(source[:shift], scale, out=out[count - shift :])
+            return
+        pattern = self._pattern(out.dtype) * scale
+        # Two pieces, because the source wraps around; each is multiplied by a pattern that begins anywhere.
+        for piece, origin in ((out[: count - shift], source[shift:]), (out[count - shift :], source[:shift])):
+            self._multiply(piece, origin, pattern)
+
+    def _multiply(self, out: Tensor, source: Tensor, pattern: Tensor) -> None:
+        half = _SIGN_PERIOD // 2
+        for begin in range(0, out.numel(), half):
+            end = min(begin + half, out.numel())
+            start = self._draw(half)
+            torch.mul(source[begin:end], pattern[start : start + end - begin], out=out[begin:end])
+
+    def _pattern(self, dtype: torch.dtype) -> Tensor:
+        if dtype not in self._patterns:
+            bits = torch.randint(0, 2, (_SIGN_PERIOD,), generator=self._random)
+            self._patterns[dtype] = (bits * 2 - 1).to(dtype)
+        return self._patterns[dtype]
+
+    def _draw(self, bound: int) -> int:
+        return int(torch.randint(0, max(1, bound), (), generator=self._random))
+
+
+def distort(tensor: Tensor, distribution: str, generator: torch.Generator) -> None:
+    """Turn given inputs into those of another distribution, in place; `given` leaves them."""
+    if distribution == "given" or not tensor.is_floating_point() or tensor.numel() == 0:
+        return
+    if distribution == "mixed":
+        scale = float(torch.rand((), generator=generator)) * 1.5 + 0.5
+        flat = tensor.float()
+        unit = bool(flat.min() >= 0) and bool(flat.max() <= 1)
+        signs = torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1
+        tensor.copy_((flat * 2 - 1) * scale if unit else flat * signs * scale)
+    else:
+        chosen = torch.rand(tensor.shape, generator=generator) < OUTLIER_SHARE
+        chosen.view(-1)[int(torch.randint(0, tensor.numel(), (), generator=generator))] = True
+        tensor.copy_(torch.where(chosen, tensor * OUTLIER_FACTOR, tensor))

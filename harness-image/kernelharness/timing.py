@@ -1,0 +1,123 @@
+"""The statistics of a comparison: from block times to a speedup with an interval that covers.
+
+A block gives d = ln(baseline time / candidate time). The estimate is Hodges-Lehmann (the median of all Walsh averages),
+the interval is the exact Wilcoxon signed-rank one: neither is moved by the outliers that every shared CPU produces.
+Pure functions. Neighbour: measure.py, which produces the blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+CONFIDENCE = 0.97
+MIN_BLOCKS = 10
+"""Below this the interval does not cover what it says."""
+_NORMAL_QUANTILE = 2.1701
+"""Of (1 + CONFIDENCE) / 2."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A log ratio with its interval: mean > 0 means that the candidate is faster."""
+
+    mean: float
+    low: float
+    high: float
+    samples: int
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+    @property
+    def standard_error(self) -> float:
+        return self.half_width / _NORMAL_QUANTILE
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to stop measuring."""
+
+    half_width: float
+    """Enough when the interval is this narrow."""
+    relative: float
+    """Or this share of the estimate."""
+    max_blocks: int
+    budget_ns: int
+    """Wall time for one case."""
+    block_ns: int
+    """Least time of the slowest arm in one block."""
+    slower_stops: bool
+    """Stop early at a candidate that is clearly slower."""
+
+    def is_enough(self, ratios: Sequence[float], spent_ns: int) -> bool:
+        count = len(ratios)
+        if self.slower_stops and count >= MIN_BLOCKS // 2 and max(ratios) < math.log(0.9):
+            return True
+        if count < MIN_BLOCKS:
+            return False
+        found = estimate(ratios)
+        narrow = found.half_width <= max(self.half_width, self.relative * abs(found.mean))
+        return narrow or count >= self.max_blocks or spent_ns >= self.budget_ns
+
+
+SCREENING = Rule(0.02, 0.0, max_blocks=16, budget_ns=1_500_000_000, block_ns=25_000_000, slower_stops=True)
+CONFIRMING = Rule(0.005, 0.1, max_blocks=40, budget_ns=20_000_000_000, block_ns=50_000_000, slower_stops=False)
+
+
+def estimate(ratios: Sequence[float]) -> Estimate:
+    """Hodges-Lehmann with the signed-rank interval. Raise ValueError without any ratio.
+
+    With fewer than six ratios no such interval exists at this confidence: then the extremes are the ends.
+    """
+    if not ratios:
+        raise ValueError("an estimate needs at least one block")
+    walsh = walsh_averages(ratios)
+    rank = interval_rank(len(ratios))
+    return Estimate(_median(walsh), walsh[rank], walsh[-1 - rank], len(ratios))
+
+
+def walsh_averages(values: Sequence[float]) -> list[float]:
+    """All (x_i + x_j) / 2 with i <= j, sorted."""
+    return sorted((x + y) / 2 for index, x in enumerate(values) for y in values[index:])
+
+
+@cache
+def interval_rank(count: int, confidence: float = CONFIDENCE) -> int:
+    """How many Walsh averages to leave out at each end: the largest k with P(W+ < k) <= (1 - confidence) / 2.
+
+    W+ is the signed-rank statistic of `count` symmetric values, counted exactly.
+    """
+    ways = [1]
+    for rank in range(1, count + 1):
+        longer = ways + [0] * rank
+        for index, number in enumerate(ways):
+            longer[index + rank] += number
+        ways = longer
+    limit = (1 - confidence) / 2 * 2**count
+    total, rank = 0, 0
+    while total + ways[rank] <= limit:
+        total += ways[rank]
+        rank += 1
+    return max(0, rank - 1) if rank else 0
+
+
+def noise_of(ratios: Sequence[float]) -> float:
+    """What two copies of the same arm differ by: the farther end of their interval, as a log ratio."""
+    found = estimate(ratios)
+    return max(abs(found.low), abs(found.high))
+
+
+def calls_per_round(call_ns: float, block_ns: int, slot_bytes: int, memory_bytes: int, most: int) -> tuple[int, int]:
+    """(R, K): calls of one round, each on a slot of its own, and rounds of one block, so that a block is long enough."""
+    wanted = max(1, math.ceil(block_ns / max(1.0, call_ns)))
+    calls = max(1, min(wanted, most, memory_bytes // max(1, slot_bytes)))
+    return calls, max(1, math.ceil(wanted / calls))
+
+
+def _median(ordered: Sequence[float]) -> float:
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

@@ -1,0 +1,277 @@
+"""The arms that need torch: E and A (the reference, eager), C (the reference under torch.compile), U in Python.
+
+E also produces what T cannot: inputs, parameters, expected outputs; it writes them onto the desk, memory of T. All arms
+read their inputs from the same slots. Neighbours: runner.py (the loop), problem.py, facts.py, languages/pytorch.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kernelharness.channel import Board, Failure, Order, OrderKind, OutputReport, Reply, ReplyKind, pack_report
+from kernelharness.facts import describe, parameter_tensors
+from kernelharness.hidden import derive_hidden_case
+from kernelharness.languages.pytorch import CandidateError, load_model
+from kernelharness.layout import layout_of
+from kernelharness.problem import LoadedCase, UnsupportedProblem, flatten_outputs, load_case, run_model
+from kernelharness.protocol import Case, CaseFact, Problem, TensorFact
+from kernelharness.runner import ArmError, Memory
+from kernelharness.slots import tensor_at
+
+Call = Callable[[Sequence[Any]], list[Tensor]]
+
+
+class TorchArm:
+    """What E, C and a Python U share: slots as tensors, results as lists of tensors, reports of where they lie."""
+
+    def __init__(self, config: dict[str, Any], memory: Memory) -> None:
+        self.problem = Problem.model_validate(config["problem"])
+        self.cases = [Case.model_validate(case) for case in config["cases"]]
+        self.memory = memory
+        self.facts: dict[int, CaseFact] = {}
+        self.arguments: dict[int, list[Any]] = {}
+        """By case: forward()'s arguments, tensors as None."""
+        self.loaded: dict[int, LoadedCase] = {}
+        self.calls: dict[int, Call] = {}
+        self.seed: int = config["model_seed"]
+        self.call: Call = _not_loaded
+        torch.set_num_threads(config["threads"])
+        torch.set_grad_enabled(False)
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        for index, known in enumerate(config.get("known", ())):
+            self.facts[index] = CaseFact.model_validate(known["fact"])
+            self.arguments[index] = known["arguments"]
+
+    def load_problem(self, case: int) -> LoadedCase:
+        if case not in self.loaded:
+            try:
+                self.loaded[case] = load_case(self.problem, self.cases[case])
+            except UnsupportedProblem as error:
+                raise ArmError(Failure.UNSUPPORTED, str(error)) from error
+        return self.loaded[case]
+
+    def load(self, case: int, state_offset: int) -> None:
+        if case not in self.calls:
+            self.calls[case] = self.make_call(case, state_offset)
+        self.call = self.calls[case]
+
+    def make_call(self, case: int, state_offset: int) -> Call:
+        raise NotImplementedError
+
+    def prepare(self, case: int, memory: str, offsets: Sequence[int]) -> list[list[Any]]:
+        mapped = self.memory.map(memory)
+        fields = layout_of(self.facts[case].inputs).fields
+        prepared: list[list[Any]] = []
+        for offset in offsets:
+            tensors = iter([tensor_at(mapped, field, offset) for field in fields])
+            prepared.append([next(tensors) if value is None else value["value"] for value in self.arguments[case]])
+        return prepared
+
+    def copy(self, result: list[Tensor]) -> list[Tensor]:
+        return [tensor.clone() for tensor in result]
+
+    def report(self, results: list[list[Tensor]]) -> tuple[bytes, int]:
+        parts = [pack_report(_where(tensor)) for result in results for tensor in result]
+        return b"".join(parts), len(parts)
+
+    def handle(self, order: Order, results: list[Any]) -> Reply:
+        raise ArmError(Failure.ERROR, f"this runner does not know {order.kind.name}")
+
+    def state(self, case: int, state_offset: int) -> dict[str, Tensor]:
+        """The reference's parameters and buffers as T keeps them: views of read-only memory."""
+        fact = self.facts[case]
+        if not fact.parameters:
+            return {}
+        mapped = self.memory.map("gallery")
+        fields = layout_of(fact.parameters).fields
+        return {
+            tensor.name: tensor_at(mapped, field, state_offset)
+            for tensor, field in zip(fact.parameters, fields, strict=True)
+        }
+
+
+class ReferenceArm(TorchArm):
+    """E and A."""
+
+    def __init__(self, config: dict[str, Any], memory: Memory, board: Board) -> None:
+        super().__init__(config, memory)
+        self.board = board
+        self.models: dict[int, nn.Module] = {}
+
+    def make_call(self, case: int, state_offset: int) -> Call:
+        return _eager(self.model(case), self.facts[case])
+
+    def model(self, case: int) -> nn.Module:
+        if case not in self.models:
+            self.models[case] = self.load_problem(case).make_model(self.seed)
+        return self.models[case]
+
+    def handle(self, order: Order, results: list[Any]) -> Reply:
+        if order.kind == OrderKind.DESCRIBE:
+            return self._describe(order.a)
+        if order.kind == OrderKind.HIDDEN:
+            return self._derive_hidden(order.b)
+        if order.kind == OrderKind.GENERATE:
+            values = self.load_problem(order.a).make_inputs(order.b)
+            self._deliver([value for value in values if isinstance(value, Tensor)], self.facts[order.a].inputs, order.c)
+        elif order.kind == OrderKind.STATE:
+            tensors = parameter_tensors(self.model(order.a))
+            self._deliver(list(tensors.values()), self.facts[order.a].parameters, 0)
+        elif order.kind == OrderKind.COLLECT:
+            stride = layout_of(self.facts[order.a].outputs).stride
+            for index, tensors in enumerate(results):
+                self._deliver(tensors, self.facts[order.a].outputs, index * stride)
+        elif order.kind == OrderKind.EXACT:
+            return self._exact(order)
+        else:
+            return super().handle(order, results)
+        return Reply(ReplyKind.READY)
+
+    def _describe(self, case: int) -> Reply:
+        loaded = self.load_problem(case)
+        try:
+            fact = describe(loaded, self.seed)
+        except UnsupportedProblem as error:
+            raise ArmError(Failure.UNSUPPORTED, str(error)) from error
+        except Exception as error:
+            raise ArmError(Failure.UNSUPPORTED, f"the reference fails: {type(error).__name__}: {error}") from error
+        values = loaded.make_inputs(self.seed)
+        arguments = [None if isinstance(value, Tensor) else {"value": value} for value in values]
+        self.facts[case], self.arguments[case] = fact, arguments
+        known = {"fact": fact.model_dump(mode="json"), "arguments": arguments}
+        return Reply(ReplyKind.READY, a=self.board.write_text(json.dumps(known)))
+
+    def _derive_hidden(self, seed: int) -> Reply:
+        """A case that nobody was shown, as one more case of this runner; no text when there can be none."""
+        try:
+            case = derive_hidden_case(self.problem, seed)
+        except UnsupportedProblem:
+            case = None
+        if case is None:
+            return Reply(ReplyKind.READY, a=0)
+        self.cases.append(case)
+        return Reply(ReplyKind.READY, a=self.board.write_text(case.model_dump_json()))
+
+    def _exact(self, order: Order) -> Reply:
+        inputs = self.prepare(order.a, "gallery", [order.b])[0]
+        exact = self.load_problem(order.a).reference_float64(self.model(order.a), inputs, self.seed)
+        if exact is None:
+            return Reply(ReplyKind.READY, a=0)
+        self._deliver(exact, exact_facts(self.facts[order.a]), 0)
+        return Reply(ReplyKind.READY, a=1)
+
+    def _deliver(self, tensors: list[Tensor], facts: Sequence[TensorFact], offset: int) -> None:
+        desk = self.memory.map("desk")
+        for tensor, field in zip(tensors, layout_of(facts).fields, strict=True):
+            tensor_at(desk, field, offset).copy_(tensor)
+
+
+class CompiledArm(TorchArm):
+    """C. Its compiled code is kept with the problem, in a folder that no candidate can write."""
+
+    def __init__(self, config: dict[str, Any], memory: Memory) -> None:
+        super().__init__(config, memory)
+        self.store = Path(config["cache"]) if config.get("cache") else None
+        scratch = Path(config["scratch"])
+        os.environ.update(TORCHINDUCTOR_CACHE_DIR=str(scratch), TORCHINDUCTOR_COMPILE_THREADS="1", TMPDIR=str(scratch))
+        if self.store is not None and self.store.exists():
+            torch.compiler.load_cache_artifacts(self.store.read_bytes())
+
+    def make_call(self, case: int, state_offset: int) -> Call:
+        loaded = self.load_problem(case)
+        model = loaded.make_model(self.seed)
+        compiled = torch.compile(model, dynamic=False)
+        inputs = loaded.make_inputs(self.seed)
+        try:
+            compiled(*inputs)
+            compiled(*inputs)
+        except Exception as error:
+            raise ArmError(Failure.NOT_COMPILED, traceback.format_exception_only(error)[-1].strip()) from error
+        self._keep()
+        return _eager(compiled, self.facts[case])
+
+    def _keep(self) -> None:
+        if self.store is None or (artifacts := torch.compiler.save_cache_artifacts()) is None:
+            return
+        part = self.store.with_suffix(f".{os.getpid()}")
+        part.write_bytes(artifacts[0])
+        part.replace(self.store)
+
+
+class CandidateArm(TorchArm):
+    """U of a Python language."""
+
+    def __init__(self, config: dict[str, Any], memory: Memory) -> None:
+        super().__init__(config, memory)
+        self.source: str = config["source"]
+        self.filename: str = config["filename"]
+
+    def make_call(self, case: int, state_offset: int) -> Call:
+        loaded = self.load_problem(case)
+        try:
+            model = load_model(self.source, self.filename, loaded, self.seed, self.state(case, state_offset))
+        except CandidateError as error:
+            raise ArmError(Failure.LOAD, str(error)) from error
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ArmError(Failure.LOAD, traceback.format_exc()) from error
+        return _eager(model, self.facts[case])
+
+
+def exact_facts(fact: CaseFact) -> list[TensorFact]:
+    """The outputs' facts with floating dtypes widened to float64."""
+    floating = ("float16", "bfloat16", "float32", "float64")
+    return [
+        tensor.model_copy(update={"dtype": "float64"}) if tensor.dtype in floating else tensor
+        for tensor in fact.outputs
+    ]
+
+
+def make(config: dict[str, Any], memory: Memory, board: Board) -> TorchArm:
+    match config["arm"]:
+        case "reference":
+            return ReferenceArm(config, memory, board)
+        case "compiled":
+            return CompiledArm(config, memory)
+        case "python":
+            return CandidateArm(config, memory)
+        case other:
+            raise ValueError(f"no arm is called {other!r}")
+
+
+def _eager(model: Any, fact: CaseFact) -> Call:
+    """The model as a function of its arguments. Buffers that it changes are outputs too, and are put back."""
+    if any(tensor.name.endswith("_out") for tensor in fact.outputs):
+
+        def with_buffers(arguments: Sequence[Any]) -> list[Tensor]:
+            outputs, changed = run_model(model, arguments)
+            return [*outputs, *changed.values()]
+
+        return with_buffers
+
+    def plain(arguments: Sequence[Any]) -> list[Tensor]:
+        result = model(*arguments)
+        return [result] if type(result) is Tensor else flatten_outputs(result)
+
+    return plain
+
+
+def _not_loaded(arguments: Sequence[Any]) -> list[Tensor]:
+    raise ArmError(Failure.ERROR, "RUN before LOAD")
+
+
+def _where(tensor: Tensor) -> OutputReport:
+    if type(tensor) is not Tensor and type(tensor) is not nn.Parameter:
+        raise ArmError(Failure.NOT_A_TENSOR, f"forward() returned a {type(tensor).__name__}, not a plain torch.Tensor")
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return OutputReport(tensor.data_ptr(), dtype, tuple(tensor.shape), tensor.stride())
