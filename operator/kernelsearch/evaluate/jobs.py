@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -33,63 +34,95 @@ DISRUPTIONS = 3
 
 
 class JobsEvaluator:
-    """Runs the batches of one target of one search."""
+    """Runs the batches of one search. `placements` says by target where; it grows when a target is added."""
 
-    def __init__(self, kube: Kube, cache: EvaluationCache, placement: Placement) -> None:
+    def __init__(self, kube: Kube, cache: EvaluationCache, placements: Mapping[str, Placement]) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._placements = placements
+
+    def place(self, placements: Mapping[str, Placement]) -> None:
+        """From now on new batches run there."""
+        self._placements = placements
+
+    async def evaluate(self, request: BatchRequest, on_progress: OnProgress) -> BatchOutcome:
+        return await self._job_of(request).run(on_progress)
+
+    async def forget(self, request: BatchRequest) -> None:
+        await self._job_of(request).remove()
+
+    async def cancel(self, search_uid: str) -> None:
+        for namespace in sorted({placement.namespace for placement in self._placements.values()}):
+            await remove_search(self._kube, namespace, search_uid)
+
+    def _job_of(self, request: BatchRequest) -> _BatchJob:
+        return _BatchJob(self._kube, self._cache, self._placements[request.target], request)
+
+
+class _BatchJob:
+    """One batch in the cluster."""
+
+    def __init__(self, kube: Kube, cache: EvaluationCache, placement: Placement, request: BatchRequest) -> None:
         self._kube = kube
         self._cache = cache
         self._placement = placement
+        self._request = request
+        self._namespace = placement.namespace
+        self._name = manifests.job_name(request)
+        self._said: Progress | None = None
 
-    async def evaluate(self, request: BatchRequest, on_progress: OnProgress) -> BatchOutcome:
-        namespace, name = self._placement.namespace, manifests.job_name(request)
-        self._cache.expect(namespace, name)
+    async def run(self, on_progress: OnProgress) -> BatchOutcome:
+        """Create or adopt the Job and return when its judge ended."""
+        self._cache.expect(self._namespace, self._name)
         try:
-            created = await self._create_or_adopt(request)
+            created = await self._create_or_adopt(on_progress)
+            return await self._await_end(created, on_progress)
         except _NotOurs as conflict:
             return BatchOutcome(infrastructure="NameConflict", message=str(conflict))
         except KubeError as error:
-            if error.status not in (403, 422):  # quota, Pod Security, a manifest that the API server refuses
+            if error.status != 422:  # a manifest that the API server finds invalid: the profile's doing
                 raise
-            return BatchOutcome(infrastructure=error.reason or "Refused", message=str(error))
-        try:
-            return await self._await_end(request, created, on_progress)
+            return BatchOutcome(infrastructure="Refused", message=str(error))
         finally:
-            self._cache.forget(namespace, name)
+            self._cache.forget(self._namespace, self._name)
 
-    async def forget(self, request: BatchRequest) -> None:
-        namespace, name = self._placement.namespace, manifests.job_name(request)
-        job = await self._kube.find(JOBS, namespace, name)
-        if job is not None and self._is_mine(job):
-            await self._kube.delete(JOBS, namespace, name, uid=job["metadata"]["uid"])
-        for part in manifests.input_config_maps(self._placement, request, _NO_OWNER):
+    async def remove(self) -> None:
+        """Delete the Job, its pods and its ConfigMaps. Idempotent; what is not ours stays."""
+        await self._delete_if_mine(JOBS, self._name)
+        for part in manifests.input_config_maps(self._placement, self._request, _NO_OWNER):
             await self._delete_if_mine(CONFIG_MAPS, part["metadata"]["name"])
-
-    async def cancel(self, search_uid: str) -> None:
-        await remove_search(self._kube, self._placement.namespace, search_uid)
 
     # -- create or adopt ----------------------------------------------------------------------------------------------
 
-    async def _create_or_adopt(self, request: BatchRequest) -> Object:
-        owner = await self._ensure_anchor()
-        for part in manifests.input_config_maps(self._placement, request, owner):
-            await self._ensure(CONFIG_MAPS, part)
-        return await self._ensure(JOBS, manifests.job(self._placement, request, owner))
+    async def _create_or_adopt(self, on_progress: OnProgress) -> Object:
+        """Waits while a quota or a missing namespace forbids it, and says so."""
+        while True:
+            try:
+                owner = await self._ensure_anchor()
+                for part in manifests.input_config_maps(self._placement, self._request, owner):
+                    await self._ensure(CONFIG_MAPS, part)
+                return await self._ensure(JOBS, manifests.job(self._placement, self._request, owner))
+            except KubeError as error:
+                if error.status not in (403, 404):
+                    raise
+                self._tell(Progress(self._request.target, "Pending", f"{error.reason}: {error}"[:1000]), on_progress)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _ensure_anchor(self) -> Object:
         wanted = manifests.anchor(self._placement)
-        found = await self._kube.find(CONFIG_MAPS, self._placement.namespace, wanted["metadata"]["name"])
-        if found is not None:
+        name = wanted["metadata"]["name"]
+        if found := await self._kube.find(CONFIG_MAPS, self._namespace, name):
             return found
         try:
-            return await self._kube.create(CONFIG_MAPS, self._placement.namespace, wanted)
+            return await self._kube.create(CONFIG_MAPS, self._namespace, wanted)
         except KubeError as error:
             if not error.is_conflict:
                 raise
-            return await self._kube.get(CONFIG_MAPS, self._placement.namespace, wanted["metadata"]["name"])
+            return await self._kube.get(CONFIG_MAPS, self._namespace, name)
 
     async def _ensure(self, kind: Kind, wanted: Object) -> Object:
         """The object, made now or found as we had made it. Raise _NotOurs when another one has its name."""
-        namespace, name = self._placement.namespace, wanted["metadata"]["name"]
+        namespace, name = self._namespace, wanted["metadata"]["name"]
         while True:
             try:
                 return await self._kube.create(kind, namespace, wanted)
@@ -104,13 +137,12 @@ class JobsEvaluator:
                 raise _NotOurs(f"{kind.plural} {namespace}/{name} holds another batch, of {whose}; delete it")
             if "deletionTimestamp" not in found["metadata"]:
                 return found
-            await self._cache.changed(namespace, name, 1.0)  # cancelled a moment ago: wait until it is gone
+            await self._cache.changed(namespace, self._name, 1.0)  # cancelled a moment ago: wait until it is gone
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
-    async def _await_end(self, request: BatchRequest, created: Object, on_progress: OnProgress) -> BatchOutcome:
-        namespace, name = self._placement.namespace, created["metadata"]["name"]
-        said: Progress | None = None
+    async def _await_end(self, created: Object, on_progress: OnProgress) -> BatchOutcome:
+        namespace, name = self._namespace, self._name
         while True:
             found = self._cache.pods(namespace, name)
             job = self._cache.job(namespace, name)
@@ -118,7 +150,7 @@ class JobsEvaluator:
                 job = await self._kube.find(JOBS, namespace, name)
                 found = await self._pods_now(name)
             if ended := _ended(found):
-                return await self._read(request, *ended)
+                return await self._read(*ended)
             if job is None and not found:
                 return _failed("JobDeleted", f"somebody deleted Job {namespace}/{name}", found)
             if job is not None and (failure := pods.job_failure(job)):
@@ -126,18 +158,17 @@ class JobsEvaluator:
             if sum(pods.is_disrupted(pod) for pod in found) >= DISRUPTIONS:
                 return _failed("Evicted", f"{len(found)} pods of this batch were evicted, one after the other", found)
 
-            progress = pods.waiting(request.target, found, await self._job_events(created, found), job)
-            if progress != said:
-                on_progress(progress)
-                said = progress
-            if progress.state != "Running" and _age_seconds(created) > self._placement.pending_timeout_seconds:
-                waited = f"no pod ran within {self._placement.pending_timeout_seconds} s; {progress.message}"
-                return _failed(pods.pending_reason(progress), waited, found)
+            events = await self._job_events(created, found)
+            self._tell(pods.waiting(self._request.target, found, events, job), on_progress)
             await self._cache.changed(namespace, name, LOOK_SECONDS)
 
+    def _tell(self, progress: Progress, on_progress: OnProgress) -> None:
+        if progress != self._said:
+            self._said = progress
+            on_progress(progress)
+
     async def _pods_now(self, job: str) -> list[Object]:
-        namespace = self._placement.namespace
-        found, _ = await self._kube.list_all(PODS, namespace, labels=f"batch.kubernetes.io/job-name={job}")
+        found, _ = await self._kube.list_all(PODS, self._namespace, labels=f"batch.kubernetes.io/job-name={job}")
         return sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     async def _job_events(self, job: Object, found: list[Object]) -> list[Object]:
@@ -150,12 +181,12 @@ class JobsEvaluator:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    async def _read(self, request: BatchRequest, pod: Object, end: pods.JudgeEnd) -> BatchOutcome:
+    async def _read(self, pod: Object, end: pods.JudgeEnd) -> BatchOutcome:
         text = await self._log_of(pod) if end.has_log else ""
         infrastructure, message = end.infrastructure, end.message
         if not infrastructure and (problem := disagreement(text, end.termination_message)):
             infrastructure, message = "LogIncomplete", problem
-        candidates = [candidate.id for candidate in request.batch.candidates]
+        candidates = [candidate.id for candidate in self._request.batch.candidates]
         # Parsing and decompressing two megabytes takes longer than the event loop may stand still.
         return await asyncio.to_thread(
             read_outcome, text, candidates, node=pods.node_of(pod), infrastructure=infrastructure, message=message
@@ -178,9 +209,9 @@ class JobsEvaluator:
         return labels.get(manifests.UID_LABEL) == self._placement.search_uid
 
     async def _delete_if_mine(self, kind: Kind, name: str) -> None:
-        found = await self._kube.find(kind, self._placement.namespace, name)
+        found = await self._kube.find(kind, self._namespace, name)
         if found is not None and self._is_mine(found):
-            await self._kube.delete(kind, self._placement.namespace, name, uid=found["metadata"]["uid"])
+            await self._kube.delete(kind, self._namespace, name, uid=found["metadata"]["uid"])
 
 
 async def remove_search(kube: Kube, namespace: str, search_uid: str) -> None:

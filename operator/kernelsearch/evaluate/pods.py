@@ -76,15 +76,6 @@ def waiting(target: str, pods: Sequence[Object], job_events: Sequence[Object], j
     return Progress(target, "Pending", f"pod {pod['metadata']['name']} is starting on {node_of(pod) or 'no node yet'}")
 
 
-def pending_reason(progress: Progress) -> str:
-    """The infrastructure reason of a batch that never started, from what held it up last."""
-    if progress.state == "Unschedulable":
-        return "Unschedulable"
-    if progress.state == "Queued":
-        return "NotAdmitted"
-    return "ImagePull" if progress.message.startswith(IMAGE_WAITS) else "PendingTimeout"
-
-
 def node_of(pod: Object) -> str:
     return str(pod.get("spec", {}).get("nodeName", ""))
 

@@ -75,14 +75,12 @@ def test_the_scheduler_speaks_for_itself() -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
     progress = pods.waiting("h100", [a_pod(phase="Pending", conditions=[condition])], [])
     assert (progress.state, progress.message) == ("Unschedulable", f"Unschedulable: {words}")
-    assert pods.pending_reason(progress) == "Unschedulable"
 
 
 def test_the_kubelet_speaks_for_itself() -> None:
     wait = {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "nowhere/none"'}}
     progress = pods.waiting("cpu", [a_pod(wait, phase="Pending")], [])
     assert progress.message == 'ImagePullBackOff: Back-off pulling image "nowhere/none"'
-    assert pods.pending_reason(progress) == "ImagePull"
 
 
 def test_quota_is_told_by_the_newest_event_of_the_job() -> None:
@@ -100,7 +98,6 @@ def test_a_suspended_job_waits_for_its_queue() -> None:
     progress = pods.waiting("cpu", [], [], job)
     assert progress.state == "Queued"
     assert "team-a" in progress.message
-    assert pods.pending_reason(progress) == "NotAdmitted"
 
 
 def test_the_replacement_of_an_evicted_pod_is_what_counts() -> None:

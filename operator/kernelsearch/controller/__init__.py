@@ -1,0 +1,1 @@
+"""The operator: kopf handlers (thin), one runner per search, one status writer, one sweeper."""
