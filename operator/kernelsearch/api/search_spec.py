@@ -118,7 +118,7 @@ class ProblemSpec(ApiModel):
         json_schema_extra=rules(
             rule("self == oldSelf", "spec.problem cannot change; create a new KernelSearch for another problem"),
             rule(
-                "!has(self.source.inline) || size(self.source.inline) == 1"
+                "!has(self.source.inline) || size(self.source.inline) <= 1"
                 " || self.source.inline.exists(f, f.path == self.file)",
                 "spec.problem.file names none of the inline files; set it to the path of the reference",
             ),

@@ -1,7 +1,8 @@
 """Check an object against a structural schema as the API server does, with errors that say what to do.
 
 Same order, too: null is dropped and defaults are filled in, then the structure is checked (types, bounds, unknown
-fields, unique list keys), and only an object of sound structure meets the CEL rules. Transition rules (`oldSelf`) run
+fields, unique list keys), and then the CEL rules, unless a type is wrong, something is missing or unknown, or a bound
+is exceeded that keeps rules cheap. Transition rules (`oldSelf`) run
 where an earlier value corresponds: fields by name, items of a map list by their keys.
 
 Knows nothing of YAML or of our kinds; `documents.py` brings those.
@@ -37,15 +38,19 @@ class FieldError:
 
     path: str
     message: str
+    blocks_rules: bool = False
+    """The object is so far from its schema that CEL rules cannot be asked."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
 def validate(schema: Schema, value: Any, old: Any = None) -> list[FieldError]:
-    """All violations of an object whose defaults are filled in; CEL rules only when the structure is sound."""
-    structural = list(_structure(schema, value, ""))
-    return structural or list(_rules(schema, value, old, ""))
+    """All violations of an object whose defaults are filled in; `old` is what it replaces, defaults filled in too."""
+    errors = list(_structure(schema, value, ""))
+    if not any(error.blocks_rules for error in errors):
+        errors += _rules(schema, value, old, "")
+    return errors
 
 
 def with_defaults(schema: Schema, value: Any) -> Any:
@@ -77,7 +82,7 @@ def _object_with_defaults(schema: Schema, value: dict[str, Any]) -> dict[str, An
 def _structure(schema: Schema, value: Any, path: str) -> Iterator[FieldError]:
     if schema.get(INT_OR_STRING):
         if isinstance(value, bool) or not isinstance(value, int | str):
-            yield FieldError(path, f"must be an integer or a string, is {_describe(value)}")
+            yield FieldError(path, f"must be an integer or a string, is {_describe(value)}", blocks_rules=True)
         elif isinstance(value, str):
             yield from _string(schema, value, path)
         return
@@ -85,7 +90,9 @@ def _structure(schema: Schema, value: Any, path: str) -> Iterator[FieldError]:
     if expected is None:
         return
     if not _has_type(value, expected):
-        yield FieldError(path, f"must be {_NAMES[expected]}, is {_describe(value)}{_type_hint(value, expected)}")
+        yield FieldError(
+            path, f"must be {_NAMES[expected]}, is {_describe(value)}{_type_hint(value, expected)}", blocks_rules=True
+        )
     elif expected == "object":
         yield from _object(schema, value, path)
     elif expected == "array":
@@ -128,16 +135,18 @@ def _object(schema: Schema, value: dict[str, Any], path: str) -> Iterator[FieldE
     others = schema.get("additionalProperties")
     for name in schema.get("required", []):
         if name not in value:
-            yield FieldError(join(path, name), f"is required{_purpose(properties[name])}")
+            yield FieldError(join(path, name), f"is required{_purpose(properties[name])}", blocks_rules=True)
     if "maxProperties" in schema and len(value) > schema["maxProperties"]:
-        yield FieldError(path, f"has {len(value)} entries, at most {schema['maxProperties']} are allowed")
+        yield FieldError(
+            path, f"has {len(value)} entries, at most {schema['maxProperties']} are allowed", blocks_rules=True
+        )
     for name, item in value.items():
         if name in properties:
             yield from _structure(properties[name], item, join(path, name))
         elif isinstance(others, dict):
             yield from _structure(others, item, join(path, name))
         elif not schema.get(PRESERVE):
-            yield FieldError(join(path, name), unknown_field(name, list(properties)))
+            yield FieldError(join(path, name), unknown_field(name, list(properties)), blocks_rules=True)
 
 
 def unknown_field(name: str, known: list[str]) -> str:
@@ -153,7 +162,7 @@ def _array(schema: Schema, value: list[Any], path: str) -> Iterator[FieldError]:
     if len(value) < schema.get("minItems", 0):
         yield FieldError(path, f"has {len(value)} items, give at least {schema['minItems']}{_purpose(schema)}")
     if "maxItems" in schema and len(value) > schema["maxItems"]:
-        yield FieldError(path, f"has {len(value)} items, at most {schema['maxItems']} are allowed")
+        yield FieldError(path, f"has {len(value)} items, at most {schema['maxItems']} are allowed", blocks_rules=True)
     for index, item in enumerate(value):
         yield from _structure(schema.get("items", {}), item, f"{path}[{index}]")
     yield from _unique(schema, value, path)
@@ -179,9 +188,11 @@ def _string(schema: Schema, value: str, path: str) -> Iterator[FieldError]:
     if len(value) < schema.get("minLength", 0):
         yield FieldError(path, f"has {len(value)} characters, give at least {schema['minLength']}{_purpose(schema)}")
     if "maxLength" in schema and len(value) > schema["maxLength"]:
-        yield FieldError(path, f"has {len(value)} characters, at most {schema['maxLength']} are allowed")
+        yield FieldError(
+            path, f"has {len(value)} characters, at most {schema['maxLength']} are allowed", blocks_rules=True
+        )
     if "enum" in schema and value not in schema["enum"]:
-        yield FieldError(path, f"is {json.dumps(value)}, use one of: {', '.join(schema['enum'])}")
+        yield FieldError(path, f"is {json.dumps(value)}, use one of: {', '.join(schema['enum'])}", blocks_rules=True)
     if "pattern" in schema and not cel.matches(schema["pattern"], value):
         shown = json.dumps(value if len(value) <= 80 else value[:77] + "...", ensure_ascii=False)
         yield FieldError(path, f"is {shown}, which does not match {schema['pattern']}{_purpose(schema)}")
