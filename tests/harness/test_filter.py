@@ -41,7 +41,14 @@ def test_output_that_ignores_the_inputs_is_degenerate() -> None:
 
 
 def test_one_number_everywhere_is_degenerate() -> None:
-    assert reason(torch.full((4, 4), 2.0), torch.full((4, 4), 3.0)) == "output 'out' is one number everywhere"
+    assert reason(torch.full((4, 4), 2.0), torch.full((4, 4), 3.0)) == (
+        "output 'out' is one number everywhere, within the tolerance"
+    )
+
+
+def test_spread_below_the_tolerance_is_degenerate() -> None:
+    x = draws()
+    assert "one number everywhere" in reason(1000 + 0.1 * x[0], 2000 + 0.1 * x[1])
 
 
 def test_identity_is_degenerate() -> None:
