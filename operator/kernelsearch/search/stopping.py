@@ -24,7 +24,7 @@ PLATEAU_SHARE = 0.35
 LARGEST_DRIFT = 0.03
 """Of ln(ratio of the two baselines), between the first batches and the last."""
 LARGEST_INFRASTRUCTURE_SHARE = 0.30
-ENOUGH_BATCHES = 10
+ENOUGH_BATCHES = 20
 
 
 @dataclass(frozen=True)
