@@ -85,13 +85,11 @@ def retry_messages(messages: tuple[ChatMessage, ...], reply: str, error: ReplyEr
 
 
 def _render(template: str, values: Mapping[str, object]) -> str:
-    """Blank lines that a skipped section leaves are folded into one."""
-    text = _templates.get_template(template).render(values)
-    return _fold_blank_lines(text) + "\n"
+    return _space(_templates.get_template(template).render(values)) + "\n"
 
 
-def _fold_blank_lines(text: str) -> str:
-    """Outside fences only: a source keeps its own."""
+def _space(text: str) -> str:
+    """One blank line before each heading, never two in a row. What stands between fences is left alone."""
     kept: list[str] = []
     fence = ""
     for line in text.splitlines():
@@ -102,6 +100,8 @@ def _fold_blank_lines(text: str) -> str:
             fence = ticks
         elif not fence and not line.strip() and (not kept or not kept[-1].strip()):
             continue
+        elif not fence and line.startswith("#") and kept and kept[-1].strip():
+            kept.append("")
         kept.append(line)
     return "\n".join(kept).strip("\n")
 

@@ -152,7 +152,7 @@ def _bound_facts(target: TargetState, cases: list[CaseResult]) -> list[str]:
             continue
         rates = [f"{four(fact.bytes_min / case.ns)} GB/s of necessary traffic"] if fact.bytes_min else []
         rates += [f"{four(fact.flops / case.ns)} GFLOP/s"] if fact.flops else []
-        share = case.percent_of_bound
+        share = case.percent_of_bound or (100 * fact.t_min_ns / case.ns if fact.t_min_ns else None)
         remark = ""
         if share is not None and share < FAR_FROM_BOUND:
             remark = ": far from the bound, so look for extra passes, strided access, serial parts or idle cores"
