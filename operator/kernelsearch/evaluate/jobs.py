@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from kernelharness.protocol import MAX_LOG_BYTES, Bye, LogError, parse_log
+from kernelharness.protocol import MAX_LOG_BYTES, Bye, LogError, parse_log, split_lines
 
 from kernelsearch.evaluate import manifests, pods
 from kernelsearch.evaluate.base import BatchOutcome, BatchRequest, OnProgress, Progress
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0
 """Longest time between two looks at a batch; a change of its Job or pods is seen at once."""
+PROTOCOL_LINE = '{"type":"'
+"""How every line of the judge's begins; whatever else its container says goes to people, not to the parser."""
+NOISE_CHARACTERS = 600
 DISRUPTIONS = 3
 """So many evicted pods of one batch are its own doing (a full scratch volume is an eviction too)."""
 
@@ -182,10 +185,12 @@ class _BatchJob:
     # -- reading ------------------------------------------------------------------------------------------------------
 
     async def _read(self, pod: Object, end: pods.JudgeEnd) -> BatchOutcome:
-        text = await self._log_of(pod) if end.has_log else ""
+        text, noise = split_streams(await self._log_of(pod) if end.has_log else "")
         infrastructure, message = end.infrastructure, end.message
         if not infrastructure and (problem := disagreement(text, end.termination_message)):
             infrastructure, message = "LogIncomplete", problem
+        if infrastructure and noise:
+            message = f"{message}; it said: {noise[-NOISE_CHARACTERS:]}"
         candidates = [candidate.id for candidate in self._request.batch.candidates]
         # Parsing and decompressing two megabytes takes longer than the event loop may stand still.
         return await asyncio.to_thread(
@@ -221,6 +226,13 @@ async def remove_search(kube: Kube, namespace: str, search_uid: str) -> None:
     for job in jobs:
         await kube.delete(JOBS, namespace, job["metadata"]["name"], uid=job["metadata"]["uid"])
     await kube.delete(CONFIG_MAPS, namespace, manifests.anchor_name(search_uid))
+
+
+def split_streams(text: str) -> tuple[str, str]:
+    """(protocol lines, the rest) of a pod's log, which mixes standard output and standard error line by line."""
+    lines = split_lines(text)
+    protocol = "".join(line for line in lines if line.startswith(PROTOCOL_LINE))
+    return protocol, "".join(line for line in lines if not line.startswith(PROTOCOL_LINE)).strip()
 
 
 def disagreement(text: str, termination_message: str) -> str:

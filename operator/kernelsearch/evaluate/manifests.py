@@ -255,7 +255,7 @@ def _container(placement: Placement) -> Object:
         "image": placement.profile.toolchain(placement.language).image,
         "args": ["judge", "--batch", INPUT_PATH, "--termination-message", TERMINATION_MESSAGE_PATH],
         "env": [
-            {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "KERNELHARNESS_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
             {"name": "HOME", "value": "/tmp"},
         ],
         "resources": _resources(placement),
