@@ -86,7 +86,7 @@ def _name(search: Object) -> str:
     return f"{search['metadata']['namespace']}/{search['metadata']['name']}"
 
 
-async def _main() -> None:
+async def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     kube = await Kube.connect(patience_seconds=PATIENCE_SECONDS)
     try:
@@ -96,4 +96,4 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main())
+    asyncio.run(main())
