@@ -45,7 +45,6 @@ class CaseBench:
 
     index: int
     fact: CaseFact
-    arguments: list[object]
     inputs: Layout
     outputs: Layout
     state_offset: int = 0
@@ -66,8 +65,8 @@ class CaseBench:
     """Log ratio below which two equal arms cannot be told apart here."""
 
     @staticmethod
-    def of(index: int, fact: CaseFact, arguments: list[object]) -> CaseBench:
-        return CaseBench(index, fact, arguments, layout_of(fact.inputs), layout_of(fact.outputs))
+    def of(index: int, fact: CaseFact) -> CaseBench:
+        return CaseBench(index, fact, layout_of(fact.inputs), layout_of(fact.outputs))
 
     @property
     def outputs_per_call(self) -> int:
@@ -102,10 +101,10 @@ class Bench:
     def load(self, runner: Runner, case: CaseBench) -> None:
         self.tell(runner, Order(OrderKind.LOAD, case.index, case.state_offset))
 
-    def show_gallery(self, runner: Runner, case: CaseBench, position: int) -> None:
-        """Point the runner at one correctness set."""
+    def show_gallery(self, runner: Runner, case: CaseBench, position: int, count: int) -> None:
+        """Point the runner at `count` correctness sets."""
         offset = case.gallery[position]
-        self.tell(runner, Order(OrderKind.PREPARE, case.index, offset, 1, case.inputs.stride, RunFlag.GALLERY))
+        self.tell(runner, Order(OrderKind.PREPARE, case.index, offset, count, case.inputs.stride, RunFlag.GALLERY))
 
     def show_arena(self, runner: Runner, case: CaseBench, calls: int) -> None:
         """Point the runner at the first `calls` slots of the arena."""
@@ -132,14 +131,18 @@ class Bench:
         runner.stop()
         return time.perf_counter_ns() - begin
 
-    def make_base_sets(self, case: CaseBench, *, signs: bool) -> None:
+    def make_base_sets(self, case: CaseBench) -> None:
         """What timed slots are made of. Decides whether inputs have a structure that only the problem can make."""
         first = [tensor.clone() for tensor in self.generate(case)]
         case.structured = any(has_structure(tensor) for tensor in first)
         if not case.structured:
             more = [[tensor.clone() for tensor in self.generate(case)] for _ in range(_BASE_SETS - 1)]
             case.base_sets = [first, *more]
-            case.refill = Refill(self.secret.draw(), signs=signs)
+
+    def allow_signs(self, case: CaseBench, allowed: bool) -> None:
+        """Timed slots may have mixed signs where the reference stays finite with them."""
+        if not case.structured:
+            case.refill = Refill(self.secret.draw(), signs=allowed)
 
     def fill_arena(self, case: CaseBench, calls: int) -> None:
         """Fresh secrets in every slot; none is ever used twice."""

@@ -168,6 +168,15 @@ def reduction_length_of(fact: CaseFact) -> int:
     return max(1, longest, elements // max(1, results))
 
 
+def places_inside(found: Comparison, got: Tensor, want: Tensor) -> Tensor:
+    """Which elements were right, by the limits that were found; as large as the outputs, so only for explaining."""
+    flat = torch.empty(want.numel(), dtype=torch.bool)
+    for start, mine, reference in _chunks(got, want):
+        error = _error(mine, reference)
+        flat[start : start + mine.numel()] = _inside(mine, reference, error, found.atol, found.rtol)[0]
+    return flat.view(want.shape)
+
+
 # -- pieces ---------------------------------------------------------------------------------------------------------
 
 

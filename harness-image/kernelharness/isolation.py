@@ -45,12 +45,17 @@ def set_dumpable(dumpable: bool) -> None:
     _prctl(_PR_SET_DUMPABLE, int(dumpable))
 
 
+def become_subreaper() -> Layers:
+    """Orphans among our descendants become our children: nothing can outlive us unseen. Before the first fork."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    return {"subreaper": "on"}
+
+
 def protect_judge() -> Layers:
     """Called once, before the secret is drawn."""
     set_dumpable(False)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    return {"non-dumpable": "on", "subreaper": "on"}
+    return {"non-dumpable": "on"}
 
 
 def die_with_parent(parent: int) -> None:

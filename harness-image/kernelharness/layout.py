@@ -14,6 +14,7 @@ from kernelharness.protocol import TensorFact
 
 ALIGNMENT = 64
 PAGE = 4096
+_FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Layout:
     def nbytes(self) -> int:
         """Payload without padding."""
         return sum(field.nbytes for field in self.fields)
+
+
+def widened(tensors: Sequence[TensorFact]) -> list[TensorFact]:
+    """The same with floating dtypes as float64."""
+    return [t.model_copy(update={"dtype": "float64"}) if t.dtype in _FLOATING else t for t in tensors]
 
 
 def layout_of(tensors: Sequence[TensorFact]) -> Layout:

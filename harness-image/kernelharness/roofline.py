@@ -1,7 +1,7 @@
 """Speed of light: how fast this function could be on this device, from bytes, operations and measured ceilings.
 
 t_min = max(bytes / bandwidth, operations / rate) of the *function*: inputs and parameters once, outputs once. Guides
-the model ("38 % of the bound, memory") and says when a time is too good. Ceilings are measured by the device (devices/).
+model ("38 % of the bound, memory") and says when a time is too good. Ceilings are measured by devices/.
 """
 
 from __future__ import annotations

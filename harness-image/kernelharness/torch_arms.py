@@ -21,7 +21,7 @@ from kernelharness.channel import Board, Failure, Order, OrderKind, OutputReport
 from kernelharness.facts import describe, parameter_tensors
 from kernelharness.hidden import derive_hidden_case
 from kernelharness.languages.pytorch import CandidateError, load_model
-from kernelharness.layout import layout_of
+from kernelharness.layout import layout_of, widened
 from kernelharness.problem import LoadedCase, UnsupportedProblem, flatten_outputs, load_case, run_model
 from kernelharness.protocol import Case, CaseFact, Problem, TensorFact
 from kernelharness.runner import ArmError, Memory
@@ -166,7 +166,7 @@ class ReferenceArm(TorchArm):
         exact = self.load_problem(order.a).reference_float64(self.model(order.a), inputs, self.seed)
         if exact is None:
             return Reply(ReplyKind.READY, a=0)
-        self._deliver(exact, exact_facts(self.facts[order.a]), 0)
+        self._deliver(exact, widened(self.facts[order.a].outputs), 0)
         return Reply(ReplyKind.READY, a=1)
 
     def _deliver(self, tensors: list[Tensor], facts: Sequence[TensorFact], offset: int) -> None:
@@ -226,15 +226,6 @@ class CandidateArm(TorchArm):
         except Exception as error:
             raise ArmError(Failure.LOAD, traceback.format_exc()) from error
         return _eager(model, self.facts[case])
-
-
-def exact_facts(fact: CaseFact) -> list[TensorFact]:
-    """The outputs' facts with floating dtypes widened to float64."""
-    floating = ("float16", "bfloat16", "float32", "float64")
-    return [
-        tensor.model_copy(update={"dtype": "float64"}) if tensor.dtype in floating else tensor
-        for tensor in fact.outputs
-    ]
 
 
 def make(config: dict[str, Any], memory: Memory, board: Board) -> TorchArm:

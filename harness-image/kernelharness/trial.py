@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from kernelharness.bench import Bench, CaseBench, blocks
-from kernelharness.channel import Failure, Order, OrderKind, RunFlag
+from kernelharness.channel import Failure, RunFlag
 from kernelharness.compare import Comparer, Comparison
 from kernelharness.devices.base import OutputFault
 from kernelharness.processes import FaultKind, Runner, RunnerFault
@@ -74,6 +74,12 @@ class Trial:
     def flags(self) -> int:
         return RunFlag.COPY_OUT if self.copy_out else RunFlag.NONE
 
+    def isolate(self) -> None:
+        """Wait until the runner gave up its rights; only then it sees a line of the candidate. Raise Rejection."""
+        with verdicts(self.runner):
+            self.runner.adopt_notifier(self.bench.deadline())
+            self.runner.stop()
+
     def load(self, case: CaseBench) -> None:
         """Bind the candidate to a case. Raise Rejection."""
         self.stage = Stage.LOAD
@@ -84,9 +90,8 @@ class Trial:
         """Every correctness set twice, every output whole. Raise Rejection."""
         self.stage = Stage.CORRECTNESS
         count = len(case.gallery)
-        order = Order(OrderKind.PREPARE, case.index, case.gallery[0], count, case.inputs.stride, RunFlag.GALLERY)
         with verdicts(self.runner):
-            self.bench.tell(self.runner, order)
+            self.bench.show_gallery(self.runner, case, 0, count)
             first = self._run_gallery(case, count)
             if not self.copy_out and self.bench.device.share_memory(self.runner, count, case.fact.outputs):
                 self.copy_out = True

@@ -48,6 +48,8 @@ class Device(ABC):
     driver: str
     threads: int
     """Fixed for all arms."""
+    memory_bytes: int
+    """All that this container, or this machine, has."""
 
     @abstractmethod
     def runner_memory(self, *, trusted: bool) -> dict[str, int]:

@@ -1,0 +1,99 @@
+"""The command line of the judge: `python -m kernelharness judge --batch FILE [--termination-message FILE]`.
+
+Protocol lines go to standard output and nowhere else; everything else that this process or its children print goes to
+standard error. Forks both zygotes in the right order: the light one before torch is imported, both before any secret.
+Exit codes are protocol.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kernelharness import isolation, native_arm, runner, zygote
+from kernelharness.compiler import execute as compile_in_sandbox
+from kernelharness.languages.base import UnknownLanguage, get_language
+from kernelharness.log import Log
+from kernelharness.protocol import EXIT_BAD_INPUT, Batch
+
+CACHE_VARIABLE = "KERNELHARNESS_CACHE"
+"""A folder of compiled baselines that survives this process; no candidate can write there."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="kernelharness", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    judge = commands.add_parser("judge", help="judge one batch of candidates")
+    judge.add_argument("--batch", required=True, help="the batch document, a folder of its parts, or -")
+    judge.add_argument("--termination-message", type=Path, help="where to leave count and hash of the log")
+    judge.add_argument(
+        "--cache", type=Path, default=os.environ.get(CACHE_VARIABLE), help="folder of compiled baselines"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        batch = Batch.model_validate_json(_read_batch(options.batch))
+        language = get_language(batch.toolchain.language)
+    except (ValueError, UnknownLanguage) as error:
+        print(f"kernelharness: the batch document is wrong: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    log = Log(_claim_stdout(), options.termination_message)
+    scratch = Path(tempfile.mkdtemp(prefix="kernelharness-"))
+    try:
+        return _judge(batch, language, log, options.cache, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _read_batch(where: str) -> str:
+    """Standard input, a file, or a folder whose `part-*` files are joined in the order of their names."""
+    if where == "-":
+        return sys.stdin.read()
+    path = Path(where)
+    return "".join(part.read_text() for part in sorted(path.glob("part-*"))) if path.is_dir() else path.read_text()
+
+
+def _judge(batch: Batch, language: Any, log: Log, cache: Path | None, scratch: Path) -> int:
+    threads = str(len(os.sched_getaffinity(0)))
+    os.environ.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, PYTHONDONTWRITEBYTECODE="1")
+    tempfile.tempdir = str(scratch)
+    zygote.retain_memory()
+    layers = isolation.become_subreaper()
+    light = zygote.Zygote(_enter)
+    import kernelharness.torch_arms  # noqa: F401
+    from kernelharness.devices.cpu import CpuDevice
+    from kernelharness.judge import Judge, Zygotes
+
+    heavy = zygote.Zygote(_enter)
+    layers |= isolation.protect_judge()
+    store = None
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+        store = cache / "inductor.bin"
+    return Judge(batch, language, CpuDevice(), Zygotes(light, heavy), log, layers, store, scratch).run()
+
+
+def _enter(config: dict[str, Any], fds: list[int]) -> None:
+    """What a zygote runs in a fresh process."""
+    if config.get("role") == "compiler":
+        compile_in_sandbox(config, fds)
+    else:
+        runner.run(config, fds)
+
+
+def _claim_stdout() -> int:
+    """The log's descriptor; from now on descriptor 1 is standard error, so that nothing else can write lines."""
+    fd = os.dup(1)
+    os.set_inheritable(fd, False)
+    os.dup2(2, 1)
+    return fd
+
+
+__all__ = ["main", "native_arm"]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""Everything that the judge needs to know of a problem before the first candidate: facts, secret sets, baselines.
+
+Asked of E once per batch: what each case is, what the reference answers on the correctness sets, how long it takes, and
+how much two copies of it differ on this machine right now (A/A). Neighbours: judge.py, bench.py, torch_arms.py (E).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kernelharness.bench import Bench, CaseBench, blocks
+from kernelharness.channel import Order, OrderKind
+from kernelharness.compare import rms_of
+from kernelharness.layout import PAGE, layout_of, widened
+from kernelharness.processes import Runner
+from kernelharness.protocol import Baseline, Case, CaseFact
+from kernelharness.slots import DISTRIBUTIONS, distort
+from kernelharness.timing import MIN_BLOCKS, Rule, calls_per_round, noise_of
+
+_EXACT_LIMIT_BYTES = 1 << 30
+_ARENA_BYTES = 128 << 20
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a runner of a candidate must be told of a case, as it travels."""
+
+    case: Case
+    document: dict[str, object]
+    """fact and arguments, as E described them."""
+
+
+def describe_cases(bench: Bench, cases: list[Case]) -> tuple[list[Known], list[CaseBench]]:
+    """All cases, then the hidden one that E derives from a secret seed. Raise RunnerFault as E fails."""
+    runner = bench.reference
+    reply = runner.ask(Order(OrderKind.HIDDEN, b=bench.secret.draw()), bench.deadline())
+    if reply.a:
+        cases = [*cases, Case.model_validate_json(runner.board.read_text(reply.a))]
+    known: list[Known] = []
+    benches: list[CaseBench] = []
+    for index, case in enumerate(cases):
+        reply = runner.ask(Order(OrderKind.DESCRIBE, index), bench.deadline())
+        document = json.loads(runner.board.read_text(reply.a))
+        known.append(Known(case, document))
+        fact = CaseFact.model_validate(document["fact"])
+        benches.append(CaseBench.of(index, fact))
+    runner.stop()
+    return known, benches
+
+
+def fill_gallery(bench: Bench, cases: list[CaseBench], sets: int) -> None:
+    """Parameters and correctness sets of all cases, one behind the other, and what the reference makes of them."""
+    offset = 0
+    share = bench.device.capacity("gallery") // max(1, len(cases))
+    for case in cases:
+        bench.load(bench.reference, case)
+        offset = _keep_state(bench, case, offset)
+        affordable = max(1, share // (case.inputs.stride + 3 * case.outputs.stride))
+        case.gallery = [offset + position * case.inputs.stride for position in range(min(sets, affordable))]
+        offset = case.gallery[-1] + case.inputs.stride
+        _fill_case(bench, case)
+
+
+def _keep_state(bench: Bench, case: CaseBench, offset: int) -> int:
+    case.state_offset = offset
+    if not case.fact.parameters:
+        return offset
+    layout = layout_of(case.fact.parameters)
+    bench.tell(bench.reference, Order(OrderKind.STATE, case.index))
+    wanted = bench.device.tensors("gallery", layout, offset)
+    for target, source in zip(wanted, bench.device.tensors("desk", layout, 0), strict=True):
+        target.copy_(source)
+    return offset + -(-layout.stride // PAGE) * PAGE
+
+
+def _fill_case(bench: Bench, case: CaseBench) -> None:
+    """Sets of every distribution in turn; one that the reference answers with new infinities is given up."""
+    generator = torch.Generator().manual_seed(bench.secret.draw())
+    bench.make_base_sets(case)
+    finite = True
+    for position in range(len(case.gallery)):
+        wanted = "given" if case.structured else DISTRIBUTIONS[position % len(DISTRIBUTIONS)]
+        for distribution in dict.fromkeys((wanted, "given")):
+            expected = _answer(bench, case, position, distribution, generator)
+            is_finite = all(bool(torch.isfinite(tensor).all()) for tensor in expected if tensor.is_floating_point())
+            if position == 0:
+                finite = is_finite
+            if is_finite or not finite or distribution == "given":
+                break
+        case.distributions.append(distribution)
+        case.expected.append(expected)
+    case.given_rms = rms_of(case.expected[0])
+    bench.allow_signs(case, "mixed" in case.distributions)
+    case.exact = _exact(bench, case)
+
+
+def _answer(
+    bench: Bench, case: CaseBench, position: int, distribution: str, generator: torch.Generator
+) -> list[Tensor]:
+    slot = bench.device.tensors("gallery", case.inputs, case.gallery[position])
+    for target, source in zip(slot, bench.generate(case), strict=True):
+        target.copy_(source)
+        distort(target, distribution, generator)
+    bench.show_gallery(bench.reference, case, position, 1)
+    bench.run(bench.reference)
+    return [tensor.clone() for tensor in bench.collect(case, 1)[0]]
+
+
+def _exact(bench: Bench, case: CaseBench) -> list[Tensor] | None:
+    """The first set's outputs in float64; None when it would take too much memory or the model cannot."""
+    wide = layout_of(widened(case.fact.outputs))
+    if 2 * (case.inputs.nbytes + wide.nbytes) > _EXACT_LIMIT_BYTES:
+        return None
+    reply = bench.reference.ask(Order(OrderKind.EXACT, case.index, case.gallery[0]), bench.deadline())
+    bench.reference.stop()
+    return [tensor.clone() for tensor in bench.device.tensors("desk", wide, 0)] if reply.a else None
+
+
+def time_baselines(bench: Bench, case: CaseBench, arms: dict[str, Runner], rule: Rule) -> list[Baseline]:
+    """Interleaved times of eager, its copy and torch.compile; sets the case's baselines and its A/A noise.
+
+    `arms` holds "eager", "again" (a second eager arm) and, when it could be had, "compile".
+    """
+    for runner in arms.values():
+        bench.load(runner, case)
+    bench.calibrate(case)
+    slowest = max(bench.call_ns(case, runner) for runner in arms.values())
+    slot = case.inputs.stride + len(arms) * case.outputs.stride
+    calls, rounds = calls_per_round(slowest, rule.block_ns, slot, _ARENA_BYTES, bench.most_calls(case))
+    for runner in arms.values():
+        bench.show_arena(runner, case, calls)
+    bench.round(case, arms, list(arms), calls)
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    begin = time.perf_counter_ns()
+    for block in blocks(bench, case, arms, calls, rounds, _nothing):
+        for name, total in block.items():
+            times[name].append(total / (calls * rounds))
+        enough = len(times["eager"]) >= MIN_BLOCKS
+        if enough or time.perf_counter_ns() - begin > 2 * rule.budget_ns:
+            break
+    ratios = [math.log(first / second) for first, second in zip(times["eager"], times["again"], strict=True)]
+    case.noise = noise_of(ratios) if ratios else math.inf
+    percent = round(100 * math.expm1(min(case.noise, 10.0)), 3)
+    baselines: list[Baseline] = []
+    for name, values in times.items():
+        median = sorted(values)[len(values) // 2] if values else bench.call_ns(case, arms[name])
+        if name != "again":
+            case.baseline_ns[name] = median
+            baselines.append(Baseline(case=case.fact.case, arm=name, ns=round(median), noise_percent=percent))
+    return baselines
+
+
+def _nothing() -> None:
+    """References are not compared with themselves."""
+
+
