@@ -4,6 +4,7 @@ It runs in a mount namespace of its own, so that whatever interrupts it leaves n
 isolation, because it may itself run in a container.
 """
 
+import shlex
 from pathlib import Path
 
 from devcluster.instance import Instance
@@ -12,13 +13,18 @@ from devcluster.progress import run, run_logged
 
 def _command(instance: Instance, *words: str | Path) -> tuple[str | Path, ...]:
     storage = instance.cache / "buildah"
+    for folder in (storage / "blobs", _BLOBS):
+        folder.mkdir(parents=True, exist_ok=True)
+    inside = f'mount --bind {shlex.quote(str(storage / "blobs"))} {_BLOBS} && exec buildah "$@"'
     return (
-        *("unshare", "--mount", "--propagation", "private"),
-        *("buildah", "--root", storage / "storage", "--runroot", storage / "run", "--storage-driver", "overlay"),
+        *("unshare", "--mount", "--propagation", "private", "sh", "-c", inside, "buildah"),
+        *("--root", storage / "storage", "--runroot", storage / "run", "--storage-driver", "overlay"),
         *words,
     )
 
 
+# What buildah remembers of layers in registries has a fixed place; ours lies over it.
+_BLOBS = Path("/var/lib/containers/cache")
 _ENVIRONMENT = {"BUILDAH_ISOLATION": "chroot"}
 
 
