@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from kernelsearch.api.translate import parse_duration
+from kernelsearch.api.translate import parse_duration, problem_document
 from kernelsearch.engine import batches, calls, publishing
 from kernelsearch.engine.calls import Call, CallEnd
 from kernelsearch.engine.errors import ProblemChanged
@@ -151,6 +151,8 @@ class Engine:
         self._epoch = await self._store.begin(self._inputs.uid)
         self._state = fold(await self._store.read(self._inputs.uid))
         if not self._state.uid:
+            problem = problem_document(self._inputs.files, self._inputs.spec.problem)
+            await self._store.put_blob(problem)  # found again by its digest, whatever becomes of its source
             await self._record(*self._first_events())
         else:
             self._check_problem()
@@ -412,4 +414,4 @@ class Engine:
     def _tell(self, ended: Ended | None = None) -> None:
         refused = self._refusal()
         waits = waiting_for(self._state, self._progress, refused)
-        self._observe(Snapshot(self._state, dict(self._progress), waits, refused, ended))
+        self._observe(Snapshot(self._state, self._epoch, dict(self._progress), waits, refused, ended))

@@ -39,6 +39,8 @@ class Ended:
 @dataclass(frozen=True)
 class Snapshot:
     state: State
+    epoch: int = 0
+    """Of the engine that took it: a status of a lower epoch is outdated."""
     progress: Mapping[str, Progress] = field(default_factory=dict)
     """Batch id -> where it stands, for the batches in flight."""
     waiting_for: str = ""
