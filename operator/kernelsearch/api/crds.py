@@ -22,6 +22,7 @@ HEADER = "# Generated from operator/kernelsearch/api by `kernelsearch crds`; do 
 PROFILE_HEADER = "# Copied from operator/kernelsearch/api/profiles by `kernelsearch crds`; do not edit.\n"
 CRD_FOLDERS = ("crds", "helm/kernelsearch-crds/templates")
 PROFILE_FOLDER = "helm/kernelsearch/profiles"
+FOLDERS = (*CRD_FOLDERS, PROFILE_FOLDER)
 
 
 def crd(model: type[KernelSearch] | type[AcceleratorProfile]) -> Schema:
@@ -100,10 +101,9 @@ def stale_files(root: Path) -> list[Path]:
         for name, text in expected.items()
         if not (root / name).is_file() or (root / name).read_text(encoding="utf-8") != text
     ]
-    folders = [*CRD_FOLDERS, PROFILE_FOLDER]
     left_over = [
         path
-        for folder in folders
+        for folder in FOLDERS
         for path in sorted((root / folder).glob("*.yaml"))
         if f"{folder}/{path.name}" not in expected
     ]

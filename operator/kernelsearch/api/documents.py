@@ -97,8 +97,11 @@ def load_documents(source: Path | str) -> Documents:
 
     Defaults are filled in as the API server does. Not more than one object may have the same kind and name.
     """
-    label, text = (str(source), source.read_text(encoding="utf-8")) if isinstance(source, Path) else ("", source)
-    prefix = f"{label}: " if label else ""
+    prefix = f"{source}: " if isinstance(source, Path) else ""
+    try:
+        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+    except UnicodeDecodeError as error:
+        raise DocumentError([f"{prefix}not a UTF-8 text file"]) from error
     problems: list[str] = []
     documents = Documents()
     others: list[str] = []

@@ -52,19 +52,19 @@ class Usage(ApiModel):
 
 
 class CandidateStatus(ApiModel):
-    id: Short | None = None
+    id: str | None = Field(default=None, max_length=40)
     digest: Short | None = None
     """sha256 of the source."""
     nanoseconds: Int64 | None = None
-    speedup: str | None = Field(default=None, max_length=16)
+    speedup: str | None = Field(default=None, max_length=12)
     verified: bool | None = None
     model: Short | None = None
     found_at: Timestamp | None = None
 
 
 class TargetStatus(ApiModel):
-    name: Short
-    state: Short | None = None
+    name: str = Field(max_length=20)
+    state: str | None = Field(default=None, max_length=32)
     """Pending, Unschedulable, Queued, Searching, Verifying, Done, Failed."""
     message: str | None = Field(default=None, max_length=1024)
     """Why nothing runs, or what failed, for people."""

@@ -10,14 +10,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 
 from kernelharness.protocol import Case, File, Hardware, Problem, Tolerance, Toolchain
 
 from kernelsearch.api.resources import AcceleratorProfile
 from kernelsearch.api.search_spec import ProblemSpec
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
+_MONEY = re.compile(r"(\d+)(?:\.(\d{1,6}))?", re.ASCII)
 
 
 class TranslateError(ValueError):
@@ -35,13 +35,10 @@ def parse_duration(text: str) -> int:
 
 def to_micros(text: str) -> int:
     """Micro-units of a decimal string with at most six places: "3.00" -> 3000000. Raise TranslateError."""
-    try:
-        micros = Decimal(text) * 1_000_000
-    except InvalidOperation as error:
-        raise TranslateError(f'{text!r} is not a decimal number; write it like "40.00"') from error
-    if micros < 0 or micros != micros.to_integral_value():
-        raise TranslateError(f"{text!r} must be zero or more, with at most six places after the point")
-    return int(micros)
+    if not (match := _MONEY.fullmatch(text)):
+        raise TranslateError(f'{text!r} is not an amount with at most six places; write it like "40.00"')
+    whole, places = match.groups()
+    return int(whole) * 1_000_000 + int((places or "").ljust(6, "0"))
 
 
 def from_micros(micros: int) -> str:
