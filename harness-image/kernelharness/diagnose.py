@@ -1,0 +1,194 @@
+"""What the model is told of its candidate: short, specific, and safe to put into a prompt or a terminal.
+
+Every text leaves through `clean`: control characters stripped, at most 2 KiB, the middle cut. Texts that come from a
+candidate or a compiler are quoted line by line, so that they cannot pass for the judge's own words. Pure functions.
+Neighbours: compare.py (what differs), patterns.py (how), roofline.py (how fast it could be).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from textwrap import indent
+
+from torch import Tensor
+
+from kernelharness.compare import Comparison, places_inside
+from kernelharness.languages.base import CompileError
+from kernelharness.patterns import pattern_of
+from kernelharness.protocol import CaseFact, CaseResult, Verdict
+from kernelharness.roofline import Bound
+
+MODEL_BYTES = 2 * 1024
+SHOWN_ERRORS = 3
+SOURCE_LINES = 5
+QUOTED_BYTES = 1024
+
+_CONTROL = re.compile(
+    r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"
+)
+
+_SENTENCES = {
+    Verdict.OK: "Correct in every case.",
+    Verdict.COMPILE_ERROR: "The source does not compile.",
+    Verdict.LOAD_ERROR: "It compiles, but cannot be loaded.",
+    Verdict.WRONG_SHAPE: "An output has the wrong shape.",
+    Verdict.WRONG_DTYPE: "An output has the wrong dtype.",
+    Verdict.WRONG_VALUES: "An output has wrong values.",
+    Verdict.PRECISION: "Within the tolerance, but with too little precision: compute in the problem's dtype and "
+    "accumulate in float32 or better.",
+    Verdict.NONDETERMINISTIC: "The same inputs give different outputs: look for a race, uninitialised memory, or state "
+    "that is kept between calls.",
+    Verdict.INPUT_MUTATED: "It writes to its inputs or parameters: they are read-only, work on a copy.",
+    Verdict.RUNTIME_ERROR: "It fails when called.",
+    Verdict.MEMORY_FAULT: "It touches memory that is not its own: check indices and tails; sizes may be odd.",
+    Verdict.TIMEOUT: "It does not return in time: look for an endless loop, a deadlock, or far too much work.",
+    Verdict.OOM: "It runs out of memory: allocate less, use context.workspace() for scratch memory.",
+    Verdict.LATE_OUTPUT: "Outputs still change after the call returned: finish all work before returning.",
+    Verdict.BACKGROUND_WORK: "Work goes on after the call returned: finish all work before returning.",
+    Verdict.TIMING_MISMATCH: "Its own clock and the judge's disagree: do not touch clocks or timers.",
+    Verdict.IMPOSSIBLE_SPEED: "Faster than writing the outputs can be: the work is not done in the call.",
+    Verdict.TAMPERING: "It reaches beyond its task (other processes, files, network, the judge): only compute.",
+    Verdict.RESOURCE_ABUSE: "It uses resources that no kernel needs: do not print, do not start processes or threads "
+    "without end.",
+    Verdict.DEGENERATE_PROBLEM: "The problem itself says nothing about speed; no candidate can be judged.",
+    Verdict.UNSUPPORTED_PROBLEM: "The problem cannot be judged in this language.",
+    Verdict.NOISY_NODE: "The machine was too noisy to measure; it will be tried again. The kernel is not to blame.",
+    Verdict.HARNESS_ERROR: "The harness failed; it will be tried again. The kernel is not to blame.",
+}
+
+
+def clean(text: str, limit: int = MODEL_BYTES) -> str:
+    """Printable text of at most `limit` bytes: no control, escape or direction characters, the middle cut out."""
+    text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\t", "    ")).strip("\n ")
+    raw = text.encode(errors="replace")
+    if len(raw) <= limit:
+        return raw.decode()
+    mark = f"\n.. {len(raw) - limit} bytes more ..\n".encode()
+    keep = limit - len(mark)
+    head, tail = raw[: keep * 2 // 3], raw[len(raw) - (keep - keep * 2 // 3) :]
+    return (head + mark + tail).decode(errors="ignore")
+
+
+def quote(text: str, limit: int = QUOTED_BYTES) -> str:
+    """Foreign text, each line marked as such."""
+    return indent(clean(text, limit), "| ", lambda line: True)
+
+
+def of_verdict(verdict: Verdict, case: str = "", detail: str = "", printed: str = "") -> str:
+    """Any verdict: what it means, in which case, the judge's `detail`, and what the candidate `printed`, quoted."""
+    lines = [f"{verdict.value}{f' in case {case!r}' if case else ''}: {_SENTENCES[verdict]}"]
+    if detail:
+        lines.append(clean(detail, QUOTED_BYTES))
+    if printed.strip():
+        lines += ["It printed:", quote(printed)]
+    return clean("\n".join(lines))
+
+
+def of_compile(errors: Sequence[CompileError], source: str, printed: str = "") -> str:
+    """The first three errors with five source lines each; without any, what the compiler printed."""
+    lines = [f"{Verdict.COMPILE_ERROR.value}: {_SENTENCES[Verdict.COMPILE_ERROR]}"]
+    rows = source.splitlines()
+    for number, error in enumerate(errors[:SHOWN_ERRORS], 1):
+        place = f", line {error.line}" if error.line else ""
+        lines.append(f"error {number} of {len(errors)}{place}: {clean(error.message, 300)}")
+        if 1 <= error.line <= len(rows):
+            first = max(1, min(error.line - SOURCE_LINES // 2, len(rows) - SOURCE_LINES + 1))
+            for line in range(first, min(first + SOURCE_LINES, len(rows) + 1)):
+                lines.append(f"{'>' if line == error.line else ' '}{line:4} | {clean(rows[line - 1], 120)}")
+    if not errors:
+        lines += ["The compiler printed:", quote(printed or "nothing")]
+    return clean("\n".join(lines))
+
+
+def of_values(name: str, case: str, found: Comparison, got: Tensor, want: Tensor, where: str = "") -> str:
+    """WRONG_VALUES: how far off, how many, the first five places, non-finite and unwritten elements, the pattern."""
+    share = 100.0 * found.bad / max(1, found.count)
+    lines = [
+        f"{found.verdict.value} in case {case!r}: output {name!r}{' ' + where if where else ''}: "
+        f"{found.bad} of {found.count} elements are wrong ({share:.3g} %).",
+        f"max abs error {found.max_abs:.4g}, max rel error {found.max_rel:.4g}; "
+        f"allowed |got - want| <= {found.atol:.3g} + {found.rtol:.3g} |want|.",
+    ]
+    lines += [
+        f"  {name}{list(place.index)}: got {_number(place.got)}, want {_number(place.want)}" for place in found.first
+    ]
+    if found.nan:
+        lines.append(f"{found.nan} elements are NaN or infinite where the reference is finite.")
+    if found.unwritten:
+        lines.append(f"{found.unwritten} elements were never written.")
+    if pattern := pattern_of(got, want, places_inside(found, got, want)):
+        lines.append(f"pattern: {pattern}.")
+    return clean("\n".join(lines))
+
+
+def of_form(name: str, case: str, found: Comparison) -> str:
+    """WRONG_SHAPE and WRONG_DTYPE."""
+    return of_verdict(found.verdict, case, f"output {name!r}: {found.detail}")
+
+
+def of_precision(name: str, case: str, found: Comparison) -> str:
+    """PRECISION: rms error against float64, and what is allowed."""
+    ratio = found.rms_error / found.rms_allowed if found.rms_allowed else float("inf")
+    detail = (
+        f"output {name!r}: rms error against float64 is {found.rms_error:.3g}, "
+        f"allowed {found.rms_allowed:.3g} ({ratio:.1f} times as much)."
+    )
+    return of_verdict(found.verdict, case, detail)
+
+
+def of_comparison(name: str, case: str, found: Comparison, got: Tensor, want: Tensor, where: str = "") -> str:
+    """The text for whatever compare.py found."""
+    if found.verdict in (Verdict.WRONG_SHAPE, Verdict.WRONG_DTYPE):
+        return of_form(name, case, found)
+    if found.verdict is Verdict.PRECISION:
+        return of_precision(name, case, found)
+    return of_values(name, case, found, got, want, where)
+
+
+def only_later(text: str) -> str:
+    """Add that the first call was right: something is kept between calls."""
+    return clean(
+        f"{text}\npattern: only later calls are wrong, the first one was right: something is kept between calls."
+    )
+
+
+def of_out_of_memory(case: str, asked: int | None, free: int | None, peak: int | None) -> str:
+    """OOM: asked, free and peak bytes as far as they are known."""
+    known = (("asked for", asked), ("free", free), ("peak", peak))
+    parts = [f"{name} {value / (1 << 20):.0f} MiB" for name, value in known if value is not None]
+    return of_verdict(Verdict.OOM, case, ", ".join(parts) + "." if parts else "")
+
+
+def of_speed(results: Sequence[CaseResult], facts: Sequence[CaseFact], bounds: Sequence[Bound]) -> str:
+    """OK: time and interval, speedup over both baselines, share of the bound, per case."""
+    lines = [f"{Verdict.OK.value}: {_SENTENCES[Verdict.OK]}"]
+    for result, fact, bound in zip(results, facts, bounds, strict=True):
+        over = [f"{ratio:.2f}x {arm}" for arm, ratio in _ratios(result)]
+        rate = f"{bound.gigabytes_per_second(result.ns):.3g} GB/s"
+        if bound.flops:
+            rate += f", {bound.gigaflops(result.ns):.3g} GFLOP/s"
+        sizes = ", ".join(f"{name}={value}" for name, value in fact.dims.items())
+        lines.append(
+            f"case {result.case!r}{f' ({sizes})' if sizes else ''}: {_duration(result.ns)} per call, "
+            f"{' and '.join(over)} (interval {result.low:.2f} to {result.high:.2f} over {result.baseline})."
+        )
+        reached = f"{bound.percent(result.ns):.0f} % of it reached"
+        lines.append(f"  {rate}; the {bound.kind} bound is {_duration(bound.t_min_ns)}: {reached}.")
+    return clean("\n".join(lines))
+
+
+def _ratios(result: CaseResult) -> list[tuple[str, float]]:
+    pairs = (("eager", result.speedup_eager), ("torch.compile", result.speedup_compile))
+    return [(arm, ratio) for arm, ratio in pairs if ratio is not None] or [(result.baseline, result.speedup)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.7g}"
+
+
+def _duration(ns: float) -> str:
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
+        if ns >= size:
+            return f"{ns / size:.4g} {unit}"
+    return f"{ns:.0f} ns"
