@@ -34,13 +34,12 @@ def a_new_kernel_each_time(endpoint: Endpoint) -> Handler:
     return answer
 
 
-def with_models(endpoint: Endpoint, *models: dict[str, Any], **spec: Any) -> SearchInputs:
-    given = models or ({"name": "main"},)
+def with_models(endpoint: Endpoint, *models: dict[str, Any], concurrent: int = 4, **spec: Any) -> SearchInputs:
     price = {"input": "1.00", "output": "10.00"}
+    common = {"model": "m", "endpoint": endpoint.url, "price": price, "maxOutputTokens": 1000}
     llm = {
-        "models": [
-            {"model": "m", "endpoint": endpoint.url, "price": price, "maxOutputTokens": 1000, **m} for m in given
-        ]
+        "models": [common | model for model in models or ({"name": "main"},)],
+        "maxConcurrentRequests": concurrent,
     }
     problem = {"source": {"inline": [{"path": "reference.py", "content": "class Model: ..."}]}}
     return inputs(**{"llm": llm, "problem": problem, "budget": {"candidates": 6}, **spec})
