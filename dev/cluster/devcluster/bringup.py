@@ -65,11 +65,15 @@ def status(instance: Instance) -> bool:
     """Says what runs; True if all of it does."""
     keeper = sandbox.keeper_pid(instance)
     if keeper is None:
-        say(f"{instance.name}: down" + (" (its state is kept; dev/cluster/up continues)" if instance.state.exists() else ""))
+        say(
+            f"{instance.name}: down"
+            + (" (its state is kept; dev/cluster/up continues)" if instance.state.exists() else "")
+        )
         return False
     inside = sandbox.processes(instance)
     well = True
-    print(f"{instance.name}: keeper {keeper}, {len(inside)} processes, node {instance.node}, host as pods see it {instance.host}")
+    print(f"{instance.name}: keeper {keeper}, {len(inside)} processes")
+    print(f"  node {instance.node}; this machine as pods see it {instance.host}")
     for one in supervisor.read_status(instance):
         pid = inside.get(one.pid) if one.pid is not None else None
         well &= pid is not None
@@ -101,7 +105,9 @@ def exclusive(instance: Instance) -> Iterator[None]:
 
 def _require_root() -> None:
     if platform.system() != "Linux":
-        raise Failure("the development cluster needs Linux; elsewhere set KERNELSEARCH_KUBECONFIG to a cluster that you have")
+        raise Failure(
+            "the development cluster needs Linux; elsewhere set KERNELSEARCH_KUBECONFIG to a cluster that you have"
+        )
     if os.geteuid() != 0:
         raise Failure("the development cluster makes namespaces and control groups: run this as root")
 
@@ -126,12 +132,8 @@ def _start(instance: Instance) -> None:
 
 def _fingerprint(instance: Instance) -> str:
     """Changes whenever a running cluster would have to be restarted to be what this checkout describes."""
-    parts = [
-        json.dumps(config.files(instance), sort_keys=True),
-        repr(components.components(instance)),
-        *(path.read_text() for path in sorted(HERE.glob("devcluster/*.py")) if path.stem in ("sandbox", "supervisor", "network")),
-    ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    described = json.dumps(config.files(instance), sort_keys=True) + repr(components.components(instance))
+    return hashlib.sha256(described.encode()).hexdigest()
 
 
 def _wait(instance: Instance, attempt: Callable[[], object]) -> None:
@@ -148,9 +150,13 @@ def _wait(instance: Instance, attempt: Callable[[], object]) -> None:
             for one in supervisor.read_status(instance):
                 if one.quick_ends >= _GIVE_UP_AFTER:
                     log = instance.logs / f"{one.name}.log"
-                    raise Failure(f"{one.name} {one.last_end}, again and again; the end of {log}:\n{tail(log)}") from None
+                    raise Failure(
+                        f"{one.name} {one.last_end}, again and again; the end of {log}:\n{tail(log)}"
+                    ) from None
             if time.monotonic() > deadline:
-                raise Failure(f"not there after {_PATIENCE_S:.0f} s: {failure}\n  logs of all components: {instance.logs}") from None
+                raise Failure(
+                    f"not there after {_PATIENCE_S:.0f} s: {failure}\n  logs of all components: {instance.logs}"
+                ) from None
             time.sleep(0.3)
 
 

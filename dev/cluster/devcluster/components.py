@@ -66,9 +66,7 @@ def components(instance: Instance) -> list[Component]:
         cluster_signing_key_file=keys / "ca.key",
         leader_elect="false",
     )
-    scheduler = program(
-        "kube-scheduler", kubeconfig=pki.kubeconfig(instance, "kube-scheduler"), leader_elect="false"
-    )
+    scheduler = program("kube-scheduler", kubeconfig=pki.kubeconfig(instance, "kube-scheduler"), leader_elect="false")
     kubelet = program(
         "kubelet",
         config=settings / "kubelet.json",

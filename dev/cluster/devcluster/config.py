@@ -34,7 +34,9 @@ def write(instance: Instance) -> None:
     for name, text in files(instance).items():
         path = folder(instance) / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        # kube-proxy ends when its file is touched, changed or not.
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
 
 
 def _containerd(instance: Instance) -> str:
@@ -49,7 +51,7 @@ state = "{RUN}/containerd"
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = '{binaries.IMAGES["pause"]}'
 [plugins.'io.containerd.cri.v1.runtime']
-  restrict_oom_score_adj = true    # without CAP_SYS_RESOURCE runc cannot lower oom_score_adj, and every sandbox would fail
+  restrict_oom_score_adj = true    # where CAP_SYS_RESOURCE is missing, every pod would fail otherwise
   [plugins.'io.containerd.cri.v1.runtime'.cni]
     bin_dirs = ["{CNI_PLUGINS}"]
     conf_dir = "{folder(instance)}/cni"

@@ -39,7 +39,7 @@ _SUITE, _MIRROR = "bookworm", "http://deb.debian.org/debian"
 
 
 def publish(instance: Instance, names: list[str]) -> dict[str, str]:
-    """Builds and pushes images; returns their references by digest, which are also kept in `images.json` in the cache."""
+    """Builds and pushes images; returns their references by digest (kept in `images.json` in the cache as well)."""
     unknown = sorted(set(names) - set(IMAGES))
     if unknown:
         raise Failure(f"no such image: {', '.join(unknown)}; there are {', '.join(IMAGES)}")
@@ -57,6 +57,7 @@ def publish(instance: Instance, names: list[str]) -> dict[str, str]:
             partial = references_file.with_suffix(".partial")
             partial.write_text(json.dumps(references, indent=1) + "\n")
             partial.replace(references_file)
+        buildah(instance, "rmi", "--prune")  # what earlier builds of the same names left behind
     return {name: references[name] for name in names or IMAGES}
 
 
@@ -136,5 +137,7 @@ def _push(instance: Instance, name: str, registry: str) -> str:
         try:
             buildah_logged(instance, log, *words, _local(name), f"docker://{target}:dev")
         except Failure as failure:
-            raise Failure(f"{failure}\n  is the registry {registry} there? dev/cluster/up starts the local one") from None
+            raise Failure(
+                f"{failure}\n  is the registry {registry} there? dev/cluster/up starts the local one"
+            ) from None
         return f"{target}@{digest.read().strip()}"

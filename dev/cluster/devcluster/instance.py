@@ -112,7 +112,9 @@ def current() -> Instance:
     """The instance that the environment names; raises Failure if it cannot have a name or a place like that."""
     name = os.environ.get("KERNELSEARCH_CLUSTER", DEFAULT)
     if not re.fullmatch(r"[a-z0-9]{1,11}", name):
-        raise Failure(f"KERNELSEARCH_CLUSTER={name!r}: use 1 to 11 lower-case letters and digits (an interface is named so)")
+        raise Failure(
+            f"KERNELSEARCH_CLUSTER={name!r}: use 1 to 11 lower-case letters and digits (an interface is named so)"
+        )
     block = 244 if name == DEFAULT else 128 + zlib.crc32(name.encode()) % 64
     block = int(os.environ.get("KERNELSEARCH_CLUSTER_BLOCK", block))
     home = Path.home()

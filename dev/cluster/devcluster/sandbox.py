@@ -49,7 +49,9 @@ def keeper_pid(instance: Instance) -> int | None:
                     return None
     except FileNotFoundError:
         return None
-    raise Failure(f"{instance.pid_file} is locked but names no process: remove whatever holds it (fuser {instance.pid_file})")
+    raise Failure(
+        f"{instance.pid_file} is locked but names no process: remove whatever holds it (fuser {instance.pid_file})"
+    )
 
 
 def start(instance: Instance) -> None:

@@ -1,4 +1,7 @@
-"""Static `local` volumes for the default storage class. They honour fsGroup, as hostPath does not, and last until `down`."""
+"""Static `local` volumes for the default storage class: they honour fsGroup, as hostPath does not.
+
+What is in them lasts until `down`, or until the claim was deleted and `up` makes the volume new.
+"""
 
 import json
 import shutil
@@ -34,7 +37,7 @@ def _volume(instance: Instance, name: str, mode: str) -> dict[str, Any]:
 
 
 def renew(instance: Instance) -> None:
-    """Makes the volumes that do not exist, and empties those whose claim was deleted, so that they can be claimed again."""
+    """Makes the volumes that do not exist, and empties those whose claim was deleted: they can be claimed again."""
     volumes = json.loads(kubectl(instance, "get", "persistentvolumes", "-o", "json"))["items"]
     existing = {volume["metadata"]["name"]: volume for volume in volumes}
     for name in _MODES:
