@@ -25,7 +25,9 @@ SOURCE_LINES = 5
 QUOTED_BYTES = 1024
 
 _CONTROL = re.compile(
-    r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"
+    r"\x1b\[[0-9;?]*[ -/]*[@-~]"  # terminal escapes
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    r"|[\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"  # invisible, or turning text around
 )
 
 _SENTENCES = {

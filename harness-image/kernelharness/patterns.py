@@ -14,7 +14,7 @@ from torch import Tensor
 MOST_ELEMENTS = 1 << 22
 """Of larger tensors only whole leading rows up to this many elements are looked at."""
 _MOST_SHIFT = 64
-_DENSE = 0.5
+_DENSE = 0.6
 """Places count as wrong when at least this share of what lies there is."""
 _EXPLAINED = 0.999
 """Share of elements that an explanation must get right."""

@@ -14,38 +14,38 @@ from kernelharness.roofline import Bound
 from torch import Tensor
 
 EXPECTED = {
-    Verdict.OK: "OK: Correct in every case.",
-    Verdict.COMPILE_ERROR: "COMPILE_ERROR: The source does not compile.",
-    Verdict.LOAD_ERROR: "LOAD_ERROR: It compiles, but cannot be loaded.",
-    Verdict.WRONG_SHAPE: "WRONG_SHAPE: An output has the wrong shape.",
-    Verdict.WRONG_DTYPE: "WRONG_DTYPE: An output has the wrong dtype.",
-    Verdict.WRONG_VALUES: "WRONG_VALUES: An output has wrong values.",
-    Verdict.PRECISION: "PRECISION: Within the tolerance, but with too little precision: compute in the problem's dtype "
+    Verdict.OK: "Correct in every case.",
+    Verdict.COMPILE_ERROR: "The source does not compile.",
+    Verdict.LOAD_ERROR: "It compiles, but cannot be loaded.",
+    Verdict.WRONG_SHAPE: "An output has the wrong shape.",
+    Verdict.WRONG_DTYPE: "An output has the wrong dtype.",
+    Verdict.WRONG_VALUES: "An output has wrong values.",
+    Verdict.PRECISION: "Within the tolerance, but with too little precision: compute in the problem's dtype "
     "and accumulate in float32 or better.",
-    Verdict.NONDETERMINISTIC: "NONDETERMINISTIC: The same inputs give different outputs: look for a race, uninitialised "
+    Verdict.NONDETERMINISTIC: "The same inputs give different outputs: look for a race, uninitialised "
     "memory, or state that is kept between calls.",
-    Verdict.INPUT_MUTATED: "INPUT_MUTATED: It writes to its inputs or parameters: they are read-only, work on a copy.",
-    Verdict.RUNTIME_ERROR: "RUNTIME_ERROR: It fails when called.",
-    Verdict.MEMORY_FAULT: "MEMORY_FAULT: It touches memory that is not its own: check indices and tails; sizes may be odd.",
-    Verdict.TIMEOUT: "TIMEOUT: It does not return in time: look for an endless loop, a deadlock, or far too much work.",
-    Verdict.OOM: "OOM: It runs out of memory: allocate less, use context.workspace() for scratch memory.",
-    Verdict.LATE_OUTPUT: "LATE_OUTPUT: Outputs still change after the call returned: finish all work before returning.",
-    Verdict.BACKGROUND_WORK: "BACKGROUND_WORK: Work goes on after the call returned: finish all work before returning.",
-    Verdict.TIMING_MISMATCH: "TIMING_MISMATCH: Its own clock and the judge's disagree: do not touch clocks or timers.",
-    Verdict.IMPOSSIBLE_SPEED: "IMPOSSIBLE_SPEED: Faster than writing the outputs can be: the work is not done in the call.",
-    Verdict.TAMPERING: "TAMPERING: It reaches beyond its task (other processes, files, network, the judge): only compute.",
-    Verdict.RESOURCE_ABUSE: "RESOURCE_ABUSE: It uses resources that no kernel needs: do not print, do not start processes "
+    Verdict.INPUT_MUTATED: "It writes to its inputs or parameters: they are read-only, work on a copy.",
+    Verdict.RUNTIME_ERROR: "It fails when called.",
+    Verdict.MEMORY_FAULT: "It touches memory that is not its own: check indices and tails; sizes may be odd.",
+    Verdict.TIMEOUT: "It does not return in time: look for an endless loop, a deadlock, or far too much work.",
+    Verdict.OOM: "It runs out of memory: allocate less, use context.workspace() for scratch memory.",
+    Verdict.LATE_OUTPUT: "Outputs still change after the call returned: finish all work before returning.",
+    Verdict.BACKGROUND_WORK: "Work goes on after the call returned: finish all work before returning.",
+    Verdict.TIMING_MISMATCH: "Its own clock and the judge's disagree: do not touch clocks or timers.",
+    Verdict.IMPOSSIBLE_SPEED: "Faster than writing the outputs can be: the work is not done in the call.",
+    Verdict.TAMPERING: "It reaches beyond its task (other processes, files, network, the judge): only compute.",
+    Verdict.RESOURCE_ABUSE: "It uses resources that no kernel needs: do not print, do not start processes "
     "or threads without end.",
-    Verdict.DEGENERATE_PROBLEM: "DEGENERATE_PROBLEM: The problem itself says nothing about speed; no candidate can be judged.",
-    Verdict.UNSUPPORTED_PROBLEM: "UNSUPPORTED_PROBLEM: The problem cannot be judged in this language.",
-    Verdict.NOISY_NODE: "NOISY_NODE: The machine was too noisy to measure; it will be tried again. The kernel is not to blame.",
-    Verdict.HARNESS_ERROR: "HARNESS_ERROR: The harness failed; it will be tried again. The kernel is not to blame.",
+    Verdict.DEGENERATE_PROBLEM: "The problem itself says nothing about speed; no candidate can be judged.",
+    Verdict.UNSUPPORTED_PROBLEM: "The problem cannot be judged in this language.",
+    Verdict.NOISY_NODE: "The machine was too noisy to measure; it will be tried again. The kernel is not to blame.",
+    Verdict.HARNESS_ERROR: "The harness failed; it will be tried again. The kernel is not to blame.",
 }
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_every_verdict_has_its_text(verdict: Verdict) -> None:
-    assert diagnose.of_verdict(verdict) == EXPECTED[verdict]
+    assert diagnose.of_verdict(verdict) == f"{verdict}: {EXPECTED[verdict]}"
 
 
 def test_verdict_names_the_case_and_quotes_what_was_printed() -> None:
@@ -219,7 +219,7 @@ def test_precision_text() -> None:
     found = Comparer(Tolerance(rtol=0.1, atol=0.1), 64).compare([got], [want], [a.double() @ a.double()])
     text = diagnose.of_comparison("out", "small", found, got, want)
     first, second = text.splitlines()
-    assert first == EXPECTED[Verdict.PRECISION].replace("PRECISION:", "PRECISION in case 'small':")
+    assert first == "PRECISION in case 'small': " + EXPECTED[Verdict.PRECISION]
     assert second == (
         f"output 'out': rms error against float64 is {found.rms_error:.3g}, allowed {found.rms_allowed:.3g} "
         f"({found.rms_error / found.rms_allowed:.1f} times as much)."
