@@ -2,7 +2,7 @@
 
 Uses Google's C++ CEL through cel-expr-python: the same language definition and the same RE2 regular expressions as the
 API server's cel-go, so `matches` serves the schema's patterns too (Python's `$` also matches before a final newline,
-RE2's does not). docs/decisions/0002-local-cel.md compares the libraries.
+RE2's does not). docs/decisions/0005-local-cel.md compares the libraries.
 """
 
 from __future__ import annotations
