@@ -6,7 +6,6 @@ that is taken up after any event meets the same world again. Time is virtual: th
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,7 +40,7 @@ from kernelsearch.search.journal import (
     Tunable,
 )
 from kernelsearch.search.policy import ask, wake_ns
-from kernelsearch.search.state import State, apply, fold
+from kernelsearch.search.state import State, fold
 
 SECOND = 1_000_000_000
 START_NS = 1_700_000_000 * SECOND
@@ -291,56 +290,43 @@ class World:
 
     def ends(self, state: State) -> list[tuple[int, str]]:
         """When what is in flight ends: a function of the state, so a resumed search waits for the same things."""
-        ends = []
+        ends: list[tuple[int, str]] = []
         for call in state.calls_in_flight.values():
             seconds = self.call_seconds * (0.5 + unit("call", call.call_id))
             ends.append((call.at_ns + int(seconds * SECOND), call.call_id))
         for batch in state.batches_in_flight.values():
             seconds = 8 + 2 * len(batch.candidates) + (10 if batch.purpose is Purpose.CONFIRM else 0)
             ends.append((batch.at_ns + seconds * SECOND, batch.id))
-        heapq.heapify(ends)
-        return ends
+        return sorted(ends)
 
-    def run(self, journal: list[Event] | None = None, *, most_events: int = 100_000) -> list[Event]:
+    def run(self, journal: list[Event] | None = None, *, most_events: int = 20_000) -> list[Event]:
         """Take a journal up (or begin one) and go on until the search stops. Returns the whole journal."""
         journal = list(journal) if journal else self.opening()
         state = fold(journal)
+        now_ns = state.last_at_ns
+
+        def record(events: list[Event]) -> None:
+            nonlocal state
+            journal.extend(events)
+            state = fold(events, state)
+
         while state.stopped is None and len(journal) < most_events:
-            now_ns = state.last_at_ns
             while actions := ask(state, now_ns):
                 for action in actions:
-                    for event in self.announce(action, state, now_ns):
-                        journal.append(event)
-                        state = apply(state, event)
+                    record(self.announce(action, state, now_ns))
             if state.stopped:
                 break
-            ends = self.ends(state)
-            wake = wake_ns(state, now_ns)
+            ends, wake = self.ends(state), wake_ns(state, now_ns)
             if wake is not None and (not ends or wake < ends[0][0]):
-                state, journal = self._wait(state, journal, wake)
+                now_ns = wake
                 continue
             assert ends, f"nothing runs and nothing is asked for: {state.progress} {state.ledger}"
-            at_ns, id = ends[0]
-            call = state.calls_in_flight.get(id)
-            events = (
-                self.answer_call(state, call, max(at_ns, now_ns))
-                if call
-                else self.answer_batch(state, state.batches_in_flight[id], max(at_ns, now_ns))
-            )
-            for event in events:
-                journal.append(event)
-                state = apply(state, event)
+            now_ns = max(now_ns, ends[0][0])
+            record(self.answer(state, ends[0][1], now_ns))
         return journal
 
-    def _wait(self, state: State, journal: list[Event], until_ns: int) -> tuple[State, list[Event]]:
-        """Nothing happens until then, so only the clock moves."""
-        actions = ask(state, until_ns)
-        for action in actions:
-            for event in self.announce(action, state, until_ns):
-                journal.append(event)
-                state = apply(state, event)
-        if not actions:
-            from kernelsearch.search.evolve import replace
-
-            state = replace(state, last_at_ns=until_ns)
-        return state, journal
+    def answer(self, state: State, id: str, at_ns: int) -> list[Event]:
+        """The end of one call or batch."""
+        if call := state.calls_in_flight.get(id):
+            return self.answer_call(state, call, at_ns)
+        return self.answer_batch(state, state.batches_in_flight[id], at_ns)
