@@ -35,12 +35,16 @@ IMAGES = {
     "serving": Image("harness-image/Dockerfile", "serving", _TORCH),
     "harness": Image("harness-image/Dockerfile", "harness", _TORCH),
 }
+TEST_IMAGES = {
+    # Speaks the judge's protocol and does as its batch says.
+    "scripted-judge": Image("tests/cluster/scripted_judge/Dockerfile"),
+}
 _SUITE, _MIRROR = "bookworm", "http://deb.debian.org/debian"
 
 
 def publish(instance: Instance, names: list[str]) -> dict[str, str]:
     """Builds and pushes images; returns their references by digest (kept in `images.json` in the cache as well)."""
-    unknown = sorted(set(names) - set(IMAGES))
+    unknown = sorted(set(names) - set(IMAGES | TEST_IMAGES))
     if unknown:
         raise Failure(f"no such image: {', '.join(unknown)}; there are {', '.join(IMAGES)}")
     registry = os.environ.get("KERNELSEARCH_REGISTRY", instance.registry)
@@ -90,7 +94,7 @@ def _base(instance: Instance) -> str:
 
 
 def _build(instance: Instance, name: str, base: str) -> None:
-    image = IMAGES[name]
+    image = (IMAGES | TEST_IMAGES)[name]
     arguments = {"BASE_IMAGE": base}
     # Without a choice: PyPI's torch without what only a GPU loads, since this cluster's node has none.
     choice = {"TORCH_DEVICE": "cpu", **{key: os.environ[key] for key in _TORCH if key in os.environ}}
