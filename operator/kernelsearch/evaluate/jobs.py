@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from kernelharness.protocol import MAX_LOG_BYTES, Bye, LogError, parse_log, split_lines
+from kernelharness.protocol import MAX_LOG_BYTES, Bye, parse_log, split_lines
 
 from kernelsearch.evaluate import manifests, pods
 from kernelsearch.evaluate.base import BatchOutcome, BatchRequest, OnProgress, Progress
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0
 """Longest time between two looks at a batch; a change of its Job or pods is seen at once."""
-PROTOCOL_LINE = '{"type":"'
+PROTOCOL_LINE = re.compile(r'\{\s*"type"\s*:')
 """How every line of the judge's begins; whatever else its container says goes to people, not to the parser."""
 NOISE_CHARACTERS = 600
 DISRUPTIONS = 3
@@ -185,17 +186,10 @@ class _BatchJob:
     # -- reading ------------------------------------------------------------------------------------------------------
 
     async def _read(self, pod: Object, end: pods.JudgeEnd) -> BatchOutcome:
-        text, noise = split_streams(await self._log_of(pod) if end.has_log else "")
-        infrastructure, message = end.infrastructure, end.message
-        if not infrastructure and (problem := disagreement(text, end.termination_message)):
-            infrastructure, message = "LogIncomplete", problem
-        if infrastructure and noise:
-            message = f"{message}; it said: {noise[-NOISE_CHARACTERS:]}"
+        log_text = await self._log_of(pod) if end.has_log else ""
         candidates = [candidate.id for candidate in self._request.batch.candidates]
         # Parsing and decompressing two megabytes takes longer than the event loop may stand still.
-        return await asyncio.to_thread(
-            read_outcome, text, candidates, node=pods.node_of(pod), infrastructure=infrastructure, message=message
-        )
+        return await asyncio.to_thread(to_outcome, log_text, end, candidates, pods.node_of(pod))
 
     async def _log_of(self, pod: Object) -> str:
         metadata = pod["metadata"]
@@ -228,22 +222,32 @@ async def remove_search(kube: Kube, namespace: str, search_uid: str) -> None:
     await kube.delete(CONFIG_MAPS, namespace, manifests.anchor_name(search_uid))
 
 
+def to_outcome(log_text: str, end: pods.JudgeEnd, candidates: Collection[str], node: str) -> BatchOutcome:
+    """What a pod's log and its end say together. Results count only when its last words name this very log."""
+    protocol, noise = split_streams(log_text)
+    message = end.message
+    if end.infrastructure and noise:
+        message = f"{message}; it said: {noise[-NOISE_CHARACTERS:]}"
+    outcome = read_outcome(protocol, candidates, node=node, infrastructure=end.infrastructure, message=message)
+    if not outcome.infrastructure and (why := disagreement(protocol, end.termination_message)):
+        return BatchOutcome(node=node, log=protocol, infrastructure="LogIncomplete", message=why)
+    return outcome
+
+
 def split_streams(text: str) -> tuple[str, str]:
     """(protocol lines, the rest) of a pod's log, which mixes standard output and standard error line by line."""
     lines = split_lines(text)
-    protocol = "".join(line for line in lines if line.startswith(PROTOCOL_LINE))
-    return protocol, "".join(line for line in lines if not line.startswith(PROTOCOL_LINE)).strip()
+    protocol = "".join(line for line in lines if PROTOCOL_LINE.match(line))
+    return protocol, "".join(line for line in lines if not PROTOCOL_LINE.match(line)).strip()
 
 
-def disagreement(text: str, termination_message: str) -> str:
-    """Why a log and the termination message of a judge that says it finished do not belong together; '' if they do."""
+def disagreement(protocol: str, termination_message: str) -> str:
+    """Why a whole log and a termination message do not belong together; '' if they do."""
+    bye = parse_log(protocol)[-1]
     try:
-        bye = parse_log(text)[-1]
         promised: Any = json.loads(termination_message)
         if isinstance(bye, Bye) and (promised["count"], promised["sha256"]) == (bye.count, bye.sha256):
             return ""
-    except LogError as error:
-        return str(error)
     except (ValueError, TypeError, KeyError):
         return f"the termination message is not the judge's: {termination_message[:120]!r}"
     return "the log's last line and the termination message name different logs"
