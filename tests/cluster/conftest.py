@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kubernetes import client, config
@@ -58,9 +61,51 @@ def cluster(programs: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def kubectl(cluster: dict[str, str]) -> Callable[..., str]:
+    """Runs kubectl and returns its standard output; `stdin` is a document for `-f -`. Fails with kubectl's message."""
+
+    def run(*arguments: str, stdin: str | dict[str, Any] | None = None) -> str:
+        document = json.dumps(stdin) if isinstance(stdin, dict) else stdin
+        done = subprocess.run(
+            ["kubectl", *arguments], cwd=ROOT, env=cluster, input=document, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"kubectl {shlex.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def images(cluster: dict[str, str]) -> dict[str, str]:
+    """References, by digest, of the images harness, serving and operator, built from this working tree and pushed."""
+    if "KERNELSEARCH_KUBECONFIG" in os.environ and "KERNELSEARCH_REGISTRY" not in os.environ:
+        pytest.fail("set KERNELSEARCH_REGISTRY to a registry that the cluster of KERNELSEARCH_KUBECONFIG pulls from")
+    printed = subprocess.run([ROOT / "dev/cluster/images"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return dict(line.split() for line in printed.splitlines())
+
+
+@pytest.fixture
+def namespace(kubectl: Callable[..., str]) -> Iterator[str]:
+    """A namespace of the test's own, where Pod Security enforces `restricted`; it goes when the test ends."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    kubectl("create", "namespace", name)
+    kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
 def api(cluster: dict[str, str]) -> Iterator[client.ApiClient]:
     """A client with all rights in the cluster."""
     configuration = client.Configuration()
     config.load_kube_config(config_file=cluster["KUBECONFIG"], client_configuration=configuration)
     with client.ApiClient(configuration) as api_client:
         yield api_client
+
+
+@pytest.fixture(scope="session")
+def host_address(kubectl: Callable[..., str]) -> str:
+    """This machine's address as pods of dev/cluster see it."""
+    node = kubectl("get", "node", "node", "-o", "jsonpath={.status.addresses[0].address}")
+    routed = subprocess.run(["ip", "-json", "route", "get", node], check=True, capture_output=True, text=True).stdout
+    return str(json.loads(routed)[0]["prefsrc"])

@@ -4,7 +4,6 @@ The result lies in the cache under a hash of everything that decides it, and app
 or absent, a second build is a look-up, and an interrupted one goes on from Go's own cache.
 """
 
-import fcntl
 import hashlib
 import json
 import re
@@ -12,7 +11,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from devcluster.builder import buildah, storage
 from devcluster.instance import HERE, Instance
+from devcluster.locks import exclusive
 from devcluster.progress import Failure, run, run_logged, say, step
 
 MODULES = HERE / "modules"
@@ -65,9 +66,7 @@ def build(instance: Instance) -> Path:
     done = folder(instance)
     if done.exists():
         return done
-    done.parent.mkdir(parents=True, exist_ok=True)
-    with (done.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(done.parent / ".lock"):
         if done.exists():
             return done
         _check_go()
@@ -87,7 +86,7 @@ def build(instance: Instance) -> Path:
         for component in COMPONENTS:
             (work / component).symlink_to("kube")
         for program, image in IMAGES.items():
-            with step(f"image of {program}"):
+            with step(f"image of {program}"), storage(instance):
                 _archive(instance, work / program, image, work / f"{program}.tar")
         work.rename(done)
     return done
@@ -106,8 +105,6 @@ def _check_go() -> None:
 
 def _archive(instance: Instance, program: Path, image: str, archive: Path) -> None:
     """One static program as an image, in a file that containerd imports."""
-    from devcluster.builder import buildah
-
     container = buildah(instance, "from", "scratch").strip()
     buildah(instance, "copy", "--quiet", "--chmod", "0755", container, program, f"/{program.name}")
     buildah(instance, "config", "--entrypoint", json.dumps([f"/{program.name}"]), "--user", "65535:65535", container)

@@ -1,7 +1,5 @@
 """up, down and status: from whatever state this machine is in to the one that was asked for."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -9,11 +7,12 @@ import platform
 import shutil
 import string
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from devcluster import binaries, components, config, network, packages, pki, sandbox, storage, supervisor
 from devcluster.instance import HERE, Instance
 from devcluster.kubectl import kubectl
+from devcluster.locks import exclusive
 from devcluster.progress import Failure, run, say, step, tail
 
 _PATIENCE_S = 180.0
@@ -23,7 +22,7 @@ _GIVE_UP_AFTER = 4  # quick ends of one component in a row
 def up(instance: Instance) -> None:
     """Brings the cluster up, or repairs it, or does nothing, as needed."""
     _require_root()
-    with exclusive(instance):
+    with exclusive(instance.command_lock):
         packages.ensure(packages.NODE, instance.cache / "log")
         binaries.build(instance)
         _finish_removal(instance)
@@ -47,7 +46,7 @@ def up(instance: Instance) -> None:
 def down(instance: Instance) -> None:
     """Ends every process of the cluster and removes its state; the caches stay."""
     _require_root()
-    with exclusive(instance):
+    with exclusive(instance.command_lock):
         if sandbox.keeper_pid(instance) is not None:
             with step("ending every process of the cluster"):
                 sandbox.stop(instance)
@@ -88,19 +87,6 @@ def status(instance: Instance) -> bool:
         well = False
         print(f"  node: {failure}")
     return well
-
-
-@contextlib.contextmanager
-def exclusive(instance: Instance) -> Iterator[None]:
-    """One command at a time may change an instance; the lock goes with the process, however it ends."""
-    instance.command_lock.parent.mkdir(parents=True, exist_ok=True)
-    with instance.command_lock.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with step("waiting for another dev/cluster command"):
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _require_root() -> None:

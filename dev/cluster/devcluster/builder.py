@@ -4,21 +4,32 @@ It runs in a mount namespace of its own, so that whatever interrupts it leaves n
 isolation, because it may itself run in a container.
 """
 
+import contextlib
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from devcluster.instance import Instance
+from devcluster.locks import exclusive
 from devcluster.progress import run, run_logged
 
 
+@contextlib.contextmanager
+def storage(instance: Instance) -> Iterator[None]:
+    """Hold this around buildah's commands: one at a time, and what an interrupted one left half-made is dropped."""
+    with exclusive(instance.cache / "buildah.lock"):
+        buildah(instance, "rm", "--all")
+        yield
+
+
 def _command(instance: Instance, *words: str | Path) -> tuple[str | Path, ...]:
-    storage = instance.cache / "buildah"
-    for folder in (storage / "blobs", _BLOBS):
+    place = instance.cache / "buildah"
+    for folder in (place / "blobs", _BLOBS):
         folder.mkdir(parents=True, exist_ok=True)
-    inside = f'mount --bind {shlex.quote(str(storage / "blobs"))} {_BLOBS} && exec buildah "$@"'
+    inside = f'mount --bind {shlex.quote(str(place / "blobs"))} {_BLOBS} && exec buildah "$@"'
     return (
         *("unshare", "--mount", "--propagation", "private", "sh", "-c", inside, "buildah"),
-        *("--root", storage / "storage", "--runroot", storage / "run", "--storage-driver", "overlay"),
+        *("--root", place / "storage", "--runroot", place / "run", "--storage-driver", "overlay"),
         *words,
     )
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devcluster import packages
-from devcluster.bringup import exclusive
-from devcluster.builder import buildah, buildah_logged
+from devcluster.builder import buildah, buildah_logged, storage
 from devcluster.instance import REPOSITORY, Instance
+from devcluster.locks import exclusive
 from devcluster.progress import Failure, run, run_logged, step
 
 
@@ -51,7 +51,7 @@ def publish(instance: Instance, names: list[str]) -> dict[str, str]:
     packages.ensure(packages.IMAGES, instance.cache / "log")
     references_file = instance.cache / "images.json"
     references: dict[str, str] = json.loads(references_file.read_text()) if references_file.exists() else {}
-    with exclusive(instance):
+    with exclusive(instance.command_lock), storage(instance):
         base = _base(instance)
         for name in names or IMAGES:
             with step(f"building {name}"):
