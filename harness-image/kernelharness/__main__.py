@@ -64,12 +64,16 @@ def _judge(batch: Batch, language: Any, log: Log, cache: Path | None, scratch: P
     zygote.retain_memory()
     layers = isolation.become_subreaper()
     light = zygote.Zygote(_enter)
+    import torch
+
     import kernelharness.torch_arms  # noqa: F401
     from kernelharness.devices.cpu import CpuDevice
     from kernelharness.judge import Judge, Zygotes
 
     heavy = zygote.Zygote(_enter)
     layers |= isolation.protect_judge()
+    # The judge's own helper threads would spin on a core of the arm that is being timed.
+    torch.set_num_threads(1)
     store = None
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)

@@ -19,10 +19,14 @@ from kernelharness.devices.base import Device
 from kernelharness.layout import Layout, layout_of
 from kernelharness.processes import Runner
 from kernelharness.protocol import CaseFact
+from kernelharness.roofline import Bound
 from kernelharness.slots import Refill, has_structure
+from kernelharness.timing import Rule, calls_per_round
 
 CALIBRATION_ROUNDS = 15
 MOST_CALLS = 256
+ROUND_BYTES = 256 << 20
+"""Slots and results of all arms in one round, unless a single call has more."""
 _BASE_SETS = 3
 
 
@@ -61,16 +65,17 @@ class CaseBench:
     refill: Refill | None = None
     fixed_cost_ns: float = 0.0
     baseline_ns: dict[str, float] = field(default_factory=dict)
+    bound: Bound | None = None
     noise: float = 0.0
     """Log ratio below which two equal arms cannot be told apart here."""
+
+    @property
+    def gallery_end(self) -> int:
+        return self.gallery[-1] + self.inputs.stride
 
     @staticmethod
     def of(index: int, fact: CaseFact) -> CaseBench:
         return CaseBench(index, fact, layout_of(fact.inputs), layout_of(fact.outputs))
-
-    @property
-    def outputs_per_call(self) -> int:
-        return len(self.fact.outputs)
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ class Bench:
         self.fill_arena(case, calls)
         times: dict[str, float] = {}
         for name in order:
-            self.device.evict()
+            self.device.evict(calls * case.inputs.stride)
             times[name] = max(1.0, self.run(arms[name], flags) - case.fixed_cost_ns)
         return Round(times, calls)
 
@@ -179,8 +184,11 @@ class Bench:
         times = [self.run(runner, flags) for _ in range(4)]
         return max(200.0, min(times[1:]) - case.fixed_cost_ns)
 
-    def most_calls(self, case: CaseBench) -> int:
-        return max(1, min(MOST_CALLS, MAX_REPORTS // max(1, case.outputs_per_call)))
+    def plan(self, case: CaseBench, slowest_ns: float, arms: int, rule: Rule) -> tuple[int, int]:
+        """(calls of a round, rounds of a block) that make a block of the slowest arm as long as the rule wants."""
+        slot = case.inputs.stride + (arms + 1) * case.outputs.stride
+        most = max(1, min(MOST_CALLS, MAX_REPORTS // max(1, len(case.fact.outputs))))
+        return calls_per_round(slowest_ns, rule.block_ns, slot, ROUND_BYTES, most)
 
 
 def blocks(

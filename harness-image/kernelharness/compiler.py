@@ -1,8 +1,8 @@
 """K: one compile in a sandbox of its own; what it leaves is copied, sealed and hashed before anybody loads it.
 
-The compiler reads a hostile source, so it has no network, no other process, its own folder, and little time. The folder
-is gone afterwards; the library lives on in a sealed memfd of T: what is hashed, loaded, timed and published are the same
-bytes. Neighbours: isolation.py, languages/base.py (which command), judge.py.
+The compiler reads a hostile source, so it has no network, no other process, its own folder, and little time. The
+folder is gone afterwards; the library lives on in a sealed memfd of T: what is hashed, loaded, timed and published are
+the same bytes. Neighbours: isolation.py, languages/base.py (which command), judge.py.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ def compile_candidate(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(
-    zygote: Zygote, command: list[str], folder: Path, toolchain: Toolchain, known_children: set[int]
-) -> Compiled:
+def _run(zygote: Zygote, command: list[str], folder: Path, toolchain: Toolchain, known_children: set[int]) -> Compiled:
     environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C", "TMPDIR": str(folder)}
     readable, writable = os.pipe2(os.O_CLOEXEC)
     null = os.open(os.devnull, os.O_RDONLY)

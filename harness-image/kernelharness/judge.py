@@ -1,7 +1,7 @@
 """T, the judge: the order of things for one batch, from hello to bye.
 
-Facts and baselines first, then each candidate: compiled by K, loaded by a fresh U, checked on secrets, timed against the
-references, written down. Nothing a candidate does reaches the next one: its runner dies with it, survivors included.
+Facts and baselines first, then each candidate: compiled by K, loaded by a fresh U, checked on secrets, timed against
+the references, written down. Nothing a candidate does reaches the next one: its runner dies with it.
 Neighbours: __main__.py (starts this), reference.py (the problem), trial.py (one candidate), log.py (the only output).
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import os
 import platform
 import sys
@@ -20,16 +19,16 @@ from pathlib import Path
 
 import torch
 
-from kernelharness import __version__, isolation, processes
+from kernelharness import __version__, processes
 from kernelharness.bench import Bench, CaseBench, Secret
 from kernelharness.channel import Order, OrderKind
 from kernelharness.compare import Comparer, reduction_length_of
 from kernelharness.compiler import Compiled, compile_candidate
-from kernelharness.devices.base import Device
+from kernelharness.devices.base import Ceilings, Device
 from kernelharness.languages.base import Language
 from kernelharness.languages.signature import UnsupportedArgument
 from kernelharness.log import Log
-from kernelharness.processes import Runner, RunnerFault
+from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.protocol import (
     EXIT_DEVICE_FAULT,
     EXIT_DONE,
@@ -37,23 +36,26 @@ from kernelharness.protocol import (
     Batch,
     Candidate,
     Case,
-    CaseFact,
     CaseResult,
     Hello,
     ProblemFact,
     Purpose,
     Result,
-    Stage,
     Verdict,
     to_artifacts,
 )
-from kernelharness.reference import Known, describe_cases, fill_gallery, time_baselines
-from kernelharness.timing import CONFIRMING, SCREENING
-from kernelharness.trial import Rejection, Trial
+from kernelharness.reference import Known, degenerate_reason_of, describe_cases, fill_gallery, time_baselines
+from kernelharness.results import accepted, compile_rejection, rejected
+from kernelharness.roofline import bound_of, with_bound
+from kernelharness.timing import CONFIRMING, SCREENING, Rule
+from kernelharness.trial import Trial
+from kernelharness.verdicts import Rejection
 from kernelharness.zygote import Zygote
 
 REFERENCE_SECONDS = 300.0
 COMPILED_BASELINE_SECONDS = 120.0
+MODEL_SEED = 42
+"""Weights are part of the problem, not a secret: the candidate is handed them."""
 _CONFIRM_SETS = 2
 """A confirmation uses this many times the correctness sets."""
 _CANDIDATE_MEMORY_SHARE = 0.5
@@ -63,6 +65,15 @@ _CANDIDATE_MEMORY_SHARE = 0.5
 class Zygotes:
     light: Zygote
     torch: Zygote
+
+
+class ProblemRefused(Exception):
+    """No candidate of this problem can be judged."""
+
+    def __init__(self, verdict: Verdict, reason: str) -> None:
+        super().__init__(reason)
+        self.verdict = verdict
+        self.reason = reason
 
 
 @dataclass
@@ -80,6 +91,7 @@ class Judge:
     known: list[Known] = field(default_factory=list)
     cases: list[CaseBench] = field(default_factory=list)
     runners: dict[str, Runner] = field(default_factory=dict)
+    """The references that live as long as the batch: eager, and compile where it could be had."""
     seen: dict[str, Result] = field(default_factory=dict)
     """Results by the hash of what was timed."""
     begin: float = field(default_factory=time.monotonic)
@@ -88,17 +100,30 @@ class Judge:
         """Judge the batch; the process's exit code."""
         try:
             self._hello()
-            if self._prepare():
+            try:
+                self._prepare()
+            except ProblemRefused as refusal:
+                facts = [case.fact for case in self.cases]
+                self.log.write(ProblemFact(verdict=refusal.verdict, reason=refusal.reason, cases=facts))
+            else:
                 for candidate in self.batch.candidates:
                     self.log.write(self._result(candidate))
         except RunnerFault as fault:
-            print(f"kernelharness: a reference runner failed: {fault.kind}: {fault.text}", file=sys.stderr)
+            print(f"kernelharness: {fault.runner.name}, a reference runner, failed: {fault.text}", file=sys.stderr)
             return EXIT_DEVICE_FAULT
         finally:
             for runner in self.runners.values():
                 runner.kill()
         self.log.close(time.monotonic() - self.begin)
         return EXIT_DONE
+
+    @property
+    def timed_cases(self) -> list[CaseBench]:
+        return [case for case in self.cases if not case.fact.hidden]
+
+    @property
+    def rule(self) -> Rule:
+        return CONFIRMING if self.batch.purpose is Purpose.CONFIRM else SCREENING
 
     # -- the problem --------------------------------------------------------------------------------------------------
 
@@ -109,55 +134,52 @@ class Judge:
                 device=self.device.name,
                 driver=self.device.driver,
                 node=os.environ.get("KERNELHARNESS_NODE", platform.node()),
-                isolation=self.layers,
+                isolation=self.layers | processes.probe_isolation(self.zygotes.light),
                 versions={"torch": torch.__version__, "python": platform.python_version()},
             )
         )
 
-    def _prepare(self) -> bool:
-        """Facts, secret sets and baselines. False when no candidate of this problem can be judged."""
+    def _prepare(self) -> None:
+        """Facts, secret sets and baselines. Raise ProblemRefused when no candidate of this problem can be judged."""
         eager = self.runners["eager"] = self._reference("eager", "reference")
         self.bench = Bench(self.device, eager, Secret(os.getrandom(32)), REFERENCE_SECONDS)
         try:
             self.known, self.cases = describe_cases(self.bench, self._given_cases())
             headers = self.language.headers([case.fact for case in self.cases])
-        except RunnerFault as fault:
-            if fault.kind is not processes.FaultKind.FAILED:
+        except (RunnerFault, UnsupportedArgument) as error:
+            if isinstance(error, RunnerFault) and error.kind is not FaultKind.FAILED:
                 raise
-            self.log.write(ProblemFact(verdict=Verdict.UNSUPPORTED_PROBLEM, reason=fault.text))
-            return False
-        except UnsupportedArgument as error:
-            self.log.write(ProblemFact(verdict=Verdict.UNSUPPORTED_PROBLEM, reason=str(error)))
-            return False
+            raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, str(error)) from error
+        self.ceilings: Ceilings = self.device.measure_ceilings()
+        for case in self.cases:
+            case.fact = with_bound(case.fact, self.ceilings)
+            case.bound = bound_of(case.fact, self.ceilings)
         sets = self.batch.problem.tolerance.seeds
         fill_gallery(self.bench, self.cases, sets * (_CONFIRM_SETS if self.batch.purpose is Purpose.CONFIRM else 1))
+        for case in self.cases:
+            if reason := degenerate_reason_of(self.bench, case, self.batch.problem.tolerance):
+                raise ProblemRefused(Verdict.DEGENERATE_PROBLEM, f"case {case.fact.case!r}: {reason}")
         self.log.write(ProblemFact(cases=[case.fact for case in self.cases]))
         for name, text in headers.items():
             for piece in to_artifacts("", name, text.encode()):
                 self.log.write(piece)
         self._baselines()
-        return True
 
     def _given_cases(self) -> list[Case]:
         return list(self.batch.problem.cases) or [Case(name="default")]
 
     def _baselines(self) -> None:
         again = self._reference("again", "reference")
-        arms = {"eager": self.runners["eager"], "again": again}
         note = self._start_compiled()
-        if "compile" in self.runners:
-            arms["compile"] = self.runners["compile"]
-        rule = CONFIRMING if self.batch.purpose is Purpose.CONFIRM else SCREENING
-        for case in self.timed_cases:
-            for baseline in time_baselines(self.bench, case, arms, rule):
-                self.log.write(baseline)
-            if "compile" not in arms:
-                self.log.write(Baseline(case=case.fact.case, arm="compile", note=note))
-        again.kill()
-
-    @property
-    def timed_cases(self) -> list[CaseBench]:
-        return [case for case in self.cases if not case.fact.hidden]
+        arms = {**self.runners, "again": again}
+        try:
+            for case in self.timed_cases:
+                for baseline in time_baselines(self.bench, case, arms, self.rule):
+                    self.log.write(baseline)
+                if "compile" not in arms:
+                    self.log.write(Baseline(case=case.fact.case, arm="compile", note=note))
+        finally:
+            again.kill()
 
     def _start_compiled(self) -> str:
         """Start C and let it compile every case; why not, when it cannot."""
@@ -179,7 +201,7 @@ class Judge:
             "problem": self.batch.problem.model_dump(mode="json"),
             "cases": [case.model_dump(mode="json") for case in self._given_cases()],
             "known": [known.document for known in self.known],
-            "model_seed": 42,
+            "model_seed": MODEL_SEED,
             "threads": self.device.threads,
             "writable": ["desk"],
             "cache": str(self.cache) if self.cache else None,
@@ -190,94 +212,111 @@ class Judge:
     # -- a candidate --------------------------------------------------------------------------------------------------
 
     def _result(self, candidate: Candidate) -> Result:
-        begin = time.monotonic()
         walls: dict[str, float] = {}
         source_hash = hashlib.sha256("\0".join(file.content for file in candidate.files).encode()).hexdigest()
-        compiled = compile_candidate(
-            self.zygotes.light,
-            self.language,
-            self.batch.toolchain,
-            candidate,
-            [case.fact for case in self.cases],
-            self._children(),
-        )
-        walls["compile"] = compiled.seconds
-        result = self._judge(candidate, compiled, walls)
-        walls["total"] = time.monotonic() - begin
+        with _measured(walls, "total"):
+            facts = [case.fact for case in self.cases]
+            compiled = compile_candidate(
+                self.zygotes.light, self.language, self.batch.toolchain, candidate, facts, self._children()
+            )
+            walls["compile"] = compiled.seconds
+            try:
+                result = self._judge(candidate, compiled, walls)
+            finally:
+                if compiled.fd >= 0:
+                    os.close(compiled.fd)
         rounded = {name: round(seconds, 3) for name, seconds in walls.items()}
         return result.model_copy(update={"source_hash": source_hash, "walls": rounded})
 
     def _judge(self, candidate: Candidate, compiled: Compiled, walls: dict[str, float]) -> Result:
         if not compiled.ok:
-            verdict = Verdict.TAMPERING if compiled.survivors else Verdict.COMPILE_ERROR
-            text = "the compiler ran out of time" if compiled.timed_out else compiled.text
-            return _rejected(candidate, Rejection(verdict, text), Stage.COMPILE)
-        try:
-            if (earlier := self.seen.get(compiled.digest)) is not None:
-                return earlier.model_copy(
-                    update={"candidate": candidate.id, "flags": [*earlier.flags, f"same_binary:{earlier.candidate}"]}
-                )
-            result = self._try(candidate, compiled, walls)
-            if not result.verdict.is_infrastructure:
-                self.seen[compiled.digest] = result
-            return result
-        finally:
-            if compiled.fd >= 0:
-                os.close(compiled.fd)
+            return compile_rejection(candidate, compiled, self.language, self.batch.toolchain)
+        if (earlier := self.seen.get(compiled.digest)) is not None:
+            flags = [*earlier.flags, f"same_binary:{earlier.candidate}"]
+            return earlier.model_copy(update={"candidate": candidate.id, "flags": flags})
+        result = self._try(candidate, compiled, walls)
+        if not result.verdict.is_infrastructure:
+            self.seen[compiled.digest] = result
+        return result
 
     def _try(self, candidate: Candidate, compiled: Compiled, walls: dict[str, float]) -> Result:
         runner = self._candidate_runner(candidate, compiled)
-        limit = float(self.batch.toolchain.run_timeout_seconds)
-        bench = Bench(self.device, self.bench.reference, self.bench.secret, limit)
-        comparers = {
-            case.index: Comparer(self.batch.problem.tolerance, reduction_length_of(case.fact)) for case in self.cases
-        }
-        trial = Trial(bench, runner, comparers)
-        results: list[CaseResult] = []
+        bench = Bench(
+            self.device, self.bench.reference, self.bench.secret, float(self.batch.toolchain.run_timeout_seconds)
+        )
+        tolerance = self.batch.problem.tolerance
+        trial = Trial(
+            bench, runner, {case.index: Comparer(tolerance, reduction_length_of(case.fact)) for case in self.cases}
+        )
         try:
-            with _measured(walls, "load"):
-                trial.isolate()
-            with _measured(walls, "correctness"):
-                for case in self.cases:
-                    trial.load(case)
-                    trial.check(case)
-            with _measured(walls, "timing"):
-                rule = CONFIRMING if self.batch.purpose is Purpose.CONFIRM else SCREENING
-                for case in self.timed_cases:
-                    baselines = {n: r for n, r in self.runners.items() if n in case.baseline_ns}
-                    for arm in (*baselines.values(), runner):
-                        bench.load(arm, case)
-                    results.append(trial.time(case, baselines, rule))
-            runner.stop()
+            results = self._stages(trial, walls)
+            result = accepted(candidate, results, self.timed_cases, self.ceilings, self.device.cache_bytes)
         except Rejection as rejection:
-            result = _rejected(candidate, rejection, trial.stage)
-        else:
-            result = _accepted(candidate, results, self.timed_cases)
+            if rejection.verdict is Verdict.MEMORY_FAULT:
+                rejection = self._writes_inputs(candidate, compiled, trial) or rejection
+            result = rejected(candidate, rejection, trial.stage)
         finally:
             runner.kill()
             survivors = processes.kill_survivors(self._children())
         if survivors:
             offence = Rejection(Verdict.TAMPERING, f"{len(survivors)} processes outlived the candidate")
-            result = _rejected(candidate, offence, trial.stage)
-        flags = [*result.flags, *(["copy_out"] if trial.copy_out else [])]
+            result = rejected(candidate, offence, trial.stage)
         if result.verdict is Verdict.OK and self.batch.purpose is Purpose.CONFIRM and compiled.fd >= 0:
-            for piece in to_artifacts(candidate.id, self.language.output_name(), compiled.content):
-                self.log.write(piece)
+            self._publish(candidate, compiled)
+        flags = [*result.flags, *(["copy_out"] if trial.copy_out else [])]
         return result.model_copy(
             update={"binary_hash": compiled.digest, "correctness": trial.correctness, "flags": flags}
         )
 
-    def _candidate_runner(self, candidate: Candidate, compiled: Compiled) -> Runner:
+    def _stages(self, trial: Trial, walls: dict[str, float]) -> list[CaseResult]:
+        with _measured(walls, "load"):
+            trial.isolate()
+        with _measured(walls, "correctness"):
+            for case in self.cases:
+                trial.load(case)
+                trial.check(case)
+        results: list[CaseResult] = []
+        with _measured(walls, "timing"):
+            for case in self.timed_cases:
+                baselines = {name: runner for name, runner in self.runners.items() if name in case.baseline_ns}
+                for arm in baselines.values():
+                    trial.bench.load(arm, case)
+                trial.load(case)
+                results.append(trial.time(case, baselines, self.rule))
+        return results
+
+    def _writes_inputs(self, candidate: Candidate, compiled: Compiled, failed: Trial) -> Rejection | None:
+        """Run it again with inputs that may be written: a fault that is gone then was a write to them."""
+        runner = self._candidate_runner(candidate, compiled, private_inputs=True)
+        trial = Trial(failed.bench, runner, failed.comparers)
+        try:
+            trial.isolate()
+            for case in self.cases:
+                trial.load(case)
+                trial.call_all(case)
+        except Rejection:
+            return None
+        finally:
+            runner.kill()
+        return Rejection(Verdict.INPUT_MUTATED, "it writes to its inputs or parameters, which are read-only")
+
+    def _publish(self, candidate: Candidate, compiled: Compiled) -> None:
+        with contextlib.suppress(ValueError):  # too large to be sent: the bundle goes without it
+            for piece in to_artifacts(candidate.id, self.language.output_name(), compiled.content):
+                self.log.write(piece)
+
+    def _candidate_runner(self, candidate: Candidate, compiled: Compiled, *, private_inputs: bool = False) -> Runner:
         memory = self.device.runner_memory(trusted=False)
         config: dict[str, object] = {
             "isolate": True,
             "memory_bytes": int(self.device.memory_bytes * _CANDIDATE_MEMORY_SHARE),
             "threads": self.device.threads,
-            "model_seed": 42,
+            "model_seed": MODEL_SEED,
+            "private": {"gallery": self.cases[-1].gallery_end} if private_inputs else {},
         }
         if self.language.is_native:
             config |= {"arm": "native", "facts": [case.fact.model_dump(mode="json") for case in self.cases]}
-            return Runner("candidate", self.zygotes.light, config, memory | {"binary": compiled.fd})
+            return Runner("the candidate", self.zygotes.light, config, memory | {"binary": compiled.fd})
         config |= {
             "arm": "python",
             "problem": self.batch.problem.model_dump(mode="json"),
@@ -286,10 +325,10 @@ class Judge:
             "source": candidate.files[0].content,
             "filename": self.language.source_name(self.batch.toolchain),
         }
-        return Runner("candidate", self.zygotes.torch, config, memory)
+        return Runner("the candidate", self.zygotes.torch, config, memory)
 
     def _children(self) -> set[int]:
-        """Processes that may be ours when a candidate is over."""
+        """Processes that may be there when a candidate is over."""
         return {self.zygotes.light.pid, self.zygotes.torch.pid, *(runner.pid for runner in self.runners.values())}
 
 
@@ -300,49 +339,3 @@ def _measured(walls: dict[str, float], name: str) -> Iterator[None]:
         yield
     finally:
         walls[name] = walls.get(name, 0.0) + time.monotonic() - begin
-
-
-def _rejected(candidate: Candidate, rejection: Rejection, stage: Stage) -> Result:
-    summary = rejection.text.strip().splitlines()[0][:200] if rejection.text.strip() else ""
-    return Result(
-        candidate=candidate.id,
-        verdict=rejection.verdict,
-        stage=stage,
-        summary=summary,
-        diagnostics=rejection.text[:2000],
-    )
-
-
-def _accepted(candidate: Candidate, results: list[CaseResult], cases: list[CaseBench]) -> Result:
-    weights = [max(0, case.fact.weight) for case in cases]
-    if not any(weights):
-        weights = [1] * len(cases)
-    total = sum(weights)
-
-    def mean(values: list[float]) -> float:
-        return sum(weight * value for weight, value in zip(weights, values, strict=True)) / total
-
-    center = mean([result.mean_log_ratio for result in results])
-    # Cases are measured independently: their errors add as squares.
-    spread = math.sqrt(
-        sum(
-            (weight / total * (math.log(result.high) - math.log(result.low)) / 2) ** 2
-            for weight, result in zip(weights, results, strict=True)
-        )
-    )
-    speedup, low, high = math.exp(center), math.exp(center - spread), math.exp(center + spread)
-    noise = mean([case.noise for case in cases])
-    faster = center - spread > noise
-    flags = ["faster"] if faster else []
-    summary = f"{speedup:.2f}x ({low:.2f}-{high:.2f}) over the faster baseline"
-    return Result(
-        candidate=candidate.id,
-        verdict=Verdict.OK,
-        stage=Stage.TIMING,
-        summary=summary,
-        cases=results,
-        speedup=speedup,
-        low=low,
-        high=high,
-        flags=flags,
-    )

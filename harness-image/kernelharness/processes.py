@@ -26,6 +26,7 @@ OUTPUT_KEPT = 8 * 1024
 """Bytes of stdout and of stderr kept, at the end."""
 OUTPUT_LIMIT = 1024 * 1024
 """A runner that prints more is a flood."""
+_PROBE_SECONDS = 10.0
 
 
 class FaultKind(StrEnum):
@@ -44,9 +45,7 @@ class FaultKind(StrEnum):
 class RunnerFault(Exception):
     """A runner did not do what it was told."""
 
-    def __init__(
-        self, runner: Runner, kind: FaultKind, text: str, *, status: int = 0, signal_number: int = 0
-    ) -> None:
+    def __init__(self, runner: Runner, kind: FaultKind, text: str, *, status: int = 0, signal_number: int = 0) -> None:
         super().__init__(text)
         self.runner = runner
         self.kind = kind
@@ -113,7 +112,7 @@ class Runner:
     def is_alive(self) -> bool:
         return self._status is None
 
-    def adopt_notifier(self, deadline: float) -> None:
+    def adopt_notifier(self, deadline: float) -> Reply:
         """Receive the seccomp listener, which an isolated runner sends before it runs a line of the candidate."""
         self._socket.settimeout(max(0.01, deadline - time.monotonic()))
         try:
@@ -127,6 +126,7 @@ class Runner:
         if fds:
             self._notifier = seccomp.Notifier(fds[0])
             self._selector.register(fds[0], selectors.EVENT_READ, "notification")
+        return Reply.unpack(data)
 
     def tell(self, order: Order) -> None:
         """Send one order; the runner must be running. Raise RunnerFault when it is gone."""
@@ -238,6 +238,7 @@ class Runner:
     def _wait_dead(self) -> None:
         """The channel is closed: the runner is dying, or closed it to look dead. Either way it ends here."""
         end = time.monotonic() + 1
+        self._selector.unregister(self._socket)
         while self._status is None and time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -257,12 +258,27 @@ class Runner:
         raise RunnerFault(self, FaultKind.DIED, f"{self.name} ended with {how}", signal_number=number)
 
 
+def probe_isolation(zygote: Zygote) -> dict[str, str]:
+    """What a candidate's runner can give up on this machine: layer -> 'on' or why not. Raise RunnerFault."""
+    runner = Runner("the isolation probe", zygote, {"isolate": True, "arm": "none", "memory_bytes": 1 << 30}, {})
+    try:
+        reply = runner.adopt_notifier(time.monotonic() + _PROBE_SECONDS)
+        lines = runner.board.read_text(reply.a).splitlines()
+        return dict(line.split(": ", 1) for line in lines)
+    finally:
+        runner.kill()
+
+
 def children(pid: int) -> list[int]:
     """Direct children of a process, zombies included."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):
-            found += [int(word) for word in (task / "children").read_text().split()]
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                # The name before the last parenthesis is the process's own and may hold anything.
+                fields = Path(f"/proc/{entry}/stat").read_text(errors="replace").rpartition(")")[2].split()
+                if int(fields[1]) == pid:
+                    found.append(int(entry))
     return found
 
 

@@ -17,14 +17,14 @@ from torch import Tensor
 from kernelharness.bench import Bench, CaseBench, blocks
 from kernelharness.channel import Order, OrderKind
 from kernelharness.compare import rms_of
+from kernelharness.filter import degenerate_reason
 from kernelharness.layout import PAGE, layout_of, widened
 from kernelharness.processes import Runner
-from kernelharness.protocol import Baseline, Case, CaseFact
+from kernelharness.protocol import Baseline, Case, CaseFact, Tolerance
 from kernelharness.slots import DISTRIBUTIONS, distort
-from kernelharness.timing import MIN_BLOCKS, Rule, calls_per_round, noise_of
+from kernelharness.timing import MIN_BLOCKS, Rule, noise_of
 
 _EXACT_LIMIT_BYTES = 1 << 30
-_ARENA_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def fill_gallery(bench: Bench, cases: list[CaseBench], sets: int) -> None:
         offset = _keep_state(bench, case, offset)
         affordable = max(1, share // (case.inputs.stride + 3 * case.outputs.stride))
         case.gallery = [offset + position * case.inputs.stride for position in range(min(sets, affordable))]
-        offset = case.gallery[-1] + case.inputs.stride
+        offset = case.gallery_end
         _fill_case(bench, case)
 
 
@@ -122,6 +122,19 @@ def _exact(bench: Bench, case: CaseBench) -> list[Tensor] | None:
     return [tensor.clone() for tensor in bench.device.tensors("desk", wide, 0)] if reply.a else None
 
 
+def degenerate_reason_of(bench: Bench, case: CaseBench, tolerance: Tolerance) -> str:
+    """Why this case says nothing about speed; empty when it does. Judged on the sets as the problem makes them."""
+    given = [i for i, name in enumerate(case.distributions) if name == "given"]
+    if len(given) < 2:
+        return ""
+    return degenerate_reason(
+        [output.name for output in case.fact.outputs],
+        [bench.device.tensors("gallery", case.inputs, case.gallery[position]) for position in given],
+        [case.expected[position] for position in given],
+        tolerance,
+    )
+
+
 def time_baselines(bench: Bench, case: CaseBench, arms: dict[str, Runner], rule: Rule) -> list[Baseline]:
     """Interleaved times of eager, its copy and torch.compile; sets the case's baselines and its A/A noise.
 
@@ -131,8 +144,7 @@ def time_baselines(bench: Bench, case: CaseBench, arms: dict[str, Runner], rule:
         bench.load(runner, case)
     bench.calibrate(case)
     slowest = max(bench.call_ns(case, runner) for runner in arms.values())
-    slot = case.inputs.stride + len(arms) * case.outputs.stride
-    calls, rounds = calls_per_round(slowest, rule.block_ns, slot, _ARENA_BYTES, bench.most_calls(case))
+    calls, rounds = bench.plan(case, slowest, len(arms), rule)
     for runner in arms.values():
         bench.show_arena(runner, case, calls)
     bench.round(case, arms, list(arms), calls)
@@ -158,5 +170,3 @@ def time_baselines(bench: Bench, case: CaseBench, arms: dict[str, Runner], rule:
 
 def _nothing() -> None:
     """References are not compared with themselves."""
-
-

@@ -58,21 +58,22 @@ class Arm(Protocol):
 
 
 class Memory:
-    """The memfds that T handed over, mapped on first use and again when T let one grow."""
+    """The memfds that T handed over, mapped on first use."""
 
-    def __init__(self, fds: dict[str, int], writable: frozenset[str]) -> None:
+    def __init__(self, fds: dict[str, int], writable: frozenset[str], private: dict[str, int]) -> None:
+        """`private`: of these so many bytes may be written, seen by this process alone; only to explain a fault."""
         self._fds = fds
-        self._writable = writable
+        self._writable = writable | private.keys()
+        self._private = private
         self._maps: dict[str, mmap.mmap] = {}
 
     def map(self, name: str) -> mmap.mmap:
-        size = os.fstat(self._fds[name]).st_size
-        known = self._maps.get(name)
-        if known is None or len(known) != size:
+        if name not in self._maps:
             protection = mmap.PROT_READ | (mmap.PROT_WRITE if name in self._writable else 0)
-            known = mmap.mmap(self._fds[name], size, mmap.MAP_SHARED, protection)
-            self._maps[name] = known
-        return known
+            sharing = mmap.MAP_PRIVATE if name in self._private else mmap.MAP_SHARED
+            size = self._private.get(name) or os.fstat(self._fds[name]).st_size
+            self._maps[name] = mmap.mmap(self._fds[name], size, sharing, protection)
+        return self._maps[name]
 
     def fd(self, name: str) -> int:
         return self._fds[name]
@@ -82,7 +83,8 @@ def run(config: dict[str, Any], fds: list[int]) -> None:
     """The entry that a zygote calls in a fresh process. fds: channel, board, then the memories that config names."""
     link = socket.socket(fileno=fds[0])
     board = Board(fds[1])
-    memory = Memory(dict(zip(config["memory"], fds[2:], strict=True)), frozenset(config.get("writable", ())))
+    given = dict(zip(config["memory"], fds[2:], strict=True))
+    memory = Memory(given, frozenset(config.get("writable", ())), config.get("private", {}))
     if config.get("isolate"):
         layers, listener = isolation.isolate_runner(config["memory_bytes"])
         hello = Reply(ReplyKind.READY, a=board.write_text("\n".join(f"{k}: {v}" for k, v in layers.items())))

@@ -31,7 +31,12 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _FCNTL_COMMANDS = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC)
 _PR_SET_NAME, _PR_GET_NAME, _PR_GET_DUMPABLE, _PR_SET_VMA = 15, 16, 3, 0x53564D41
 
-ALLOWED = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ALLOWED = _words(
     "read write close stat fstat lstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn "
     "pread64 pwrite64 readv writev access pipe select sched_yield mremap msync mincore madvise dup dup2 pause "
     "nanosleep getpid sendto recvfrom exit uname getdents getcwd readlink gettimeofday getrlimit getrusage "
@@ -41,19 +46,19 @@ ALLOWED = frozenset(
     "epoll_create getdents64 set_tid_address restart_syscall fadvise64 clock_gettime clock_getres clock_nanosleep "
     "exit_group epoll_wait epoll_ctl newfstatat readlinkat faccessat faccessat2 pselect6 ppoll set_robust_list "
     "epoll_pwait eventfd2 epoll_create1 dup3 pipe2 preadv getcpu getrandom membarrier preadv2 pkey_mprotect statx "
-    "rseq umask getpriority capget sendmsg recvmsg".split()
+    "rseq umask getpriority capget sendmsg recvmsg"
 )
-HOSTILE = frozenset(
+HOSTILE = _words(
     "fork vfork execve execveat kill tkill rt_sigqueueinfo rt_tgsigqueueinfo ptrace process_vm_readv "
     "process_vm_writev process_madvise process_mrelease pidfd_open pidfd_getfd pidfd_send_signal kcmp socket "
     "socketpair connect bind listen accept setsid setpgid unshare setns mount umount2 chroot move_mount open_tree "
     "fsopen bpf userfaultfd perf_event_open io_uring_setup io_uring_enter io_uring_register seccomp shmget shmat "
     "semget msgget add_key keyctl init_module finit_module reboot swapon setuid setgid open_by_handle_at "
-    "sched_setaffinity sched_setscheduler setpriority wait4 waitid".split()
+    "sched_setaffinity sched_setscheduler setpriority wait4 waitid"
 )
-FILE_WRITES = frozenset(
+FILE_WRITES = _words(
     "creat truncate ftruncate rename renameat renameat2 mkdir mkdirat rmdir link linkat unlink unlinkat symlink "
-    "symlinkat mknod mknodat chmod fchmod fchmodat chown fchown lchown fchownat utimensat".split()
+    "symlinkat mknod mknodat chmod fchmod fchmodat chown fchown lchown fchownat utimensat"
 )
 _COMPILER_DENIED = HOSTILE - {"fork", "vfork", "execve", "execveat", "wait4", "waitid", "sched_setaffinity"}
 _HARMLESS_PATHS = ("/dev/null", "/dev/tty", "/tmp/", "/var/tmp/")

@@ -22,8 +22,8 @@ _INTEGER_OF = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 OUTLIER_SHARE = 1e-3
 OUTLIER_FACTOR = 30.0
 
-DISTRIBUTIONS = ("given", "mixed", "outliers")
-"""What correctness sets are drawn from, in turn."""
+DISTRIBUTIONS = ("given", "mixed", "given", "outliers")
+"""What correctness sets are drawn from, in turn; two as given at least, to see whether outputs depend on inputs."""
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -52,12 +52,17 @@ def has_structure(tensor: Tensor) -> bool:
         return True
     if float((flat == 0).double().mean()) > 0.01 or bool((flat == flat.round()).all()):
         return True
-    if flat.numel() >= 64 and flat.unique().numel() < flat.numel() // 8 and tensor.dtype == torch.float32:
+    if flat.numel() >= 64 and _distinct(flat) < flat.numel() // 8 and tensor.dtype == torch.float32:
         return True
     steps = flat.diff()
     if bool((steps >= 0).all()) or bool((steps <= 0).all()):
         return True
     return _is_symmetric(tensor) or _has_constant_sums(tensor)
+
+
+def _distinct(flat: Tensor) -> int:
+    ordered = flat.sort().values
+    return 1 + int((ordered[1:] != ordered[:-1]).sum())
 
 
 def _is_symmetric(tensor: Tensor) -> bool:
@@ -73,7 +78,8 @@ def _has_constant_sums(tensor: Tensor) -> bool:
     if rows.shape[0] < 2:
         rows = rows[:1]
         return bool((rows.sum(-1) - 1).abs().max() < 1e-4)
-    return any(float(total.std()) < 1e-4 * float(total.abs().mean() + 1e-12) for total in (rows.sum(-1), rows.norm(dim=-1)))
+    totals = (rows.sum(-1), rows.square().sum(-1))
+    return any(float(total.std()) < 1e-4 * float(total.abs().mean() + 1e-12) for total in totals)
 
 
 class Refill:

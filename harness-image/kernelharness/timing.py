@@ -112,7 +112,7 @@ def noise_of(ratios: Sequence[float]) -> float:
 
 
 def calls_per_round(call_ns: float, block_ns: int, slot_bytes: int, memory_bytes: int, most: int) -> tuple[int, int]:
-    """(R, K): calls of one round, each on a slot of its own, and rounds of one block, so that a block is long enough."""
+    """(R, K): calls of a round, each on a slot of its own, and rounds of a block, so that a block is long enough."""
     wanted = max(1, math.ceil(block_ns / max(1.0, call_ns)))
     calls = max(1, min(wanted, most, memory_bytes // max(1, slot_bytes)))
     return calls, max(1, math.ceil(wanted / calls))

@@ -1,4 +1,4 @@
-"""What the judge needs of a device: memory that runners can only read, results that they cannot take back, a cold cache.
+"""What the judge needs of a device: memory that runners can only read, results they cannot take back, a cold cache.
 
 The judge and the statistics know this interface only; a new kind of device is one more file. Neighbours: cpu.py,
 ../processes.py (runners), ../layout.py (what lies in a slot).
@@ -48,6 +48,8 @@ class Device(ABC):
     driver: str
     threads: int
     """Fixed for all arms."""
+    cache_bytes: int
+    """Of the last-level cache."""
     memory_bytes: int
     """All that this container, or this machine, has."""
 
@@ -72,8 +74,8 @@ class Device(ABC):
         """True when two calls of a round returned the same memory."""
 
     @abstractmethod
-    def evict(self) -> None:
-        """Leave nothing of the slots in caches. The same work before each arm's turn."""
+    def evict(self, slot_bytes: int) -> None:
+        """Leave nothing of the slots in caches; nothing to do when they are larger than caches. For each arm alike."""
 
     @abstractmethod
     def watch(self) -> Interference:

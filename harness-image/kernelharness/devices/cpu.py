@@ -16,6 +16,7 @@ import platform
 import struct
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -36,7 +37,8 @@ _SHARED, _DESK = ("arena", "gallery"), "desk"
 _LARGEST_VIEW = 1 << 30
 """Bytes that one output may span in the runner's memory, gaps included."""
 _DEFAULT_CACHE_BYTES = 32 << 20
-_CEILING_BYTES = 256 << 20
+_SWEEP_FACTOR = 2
+_CEILING_BYTES = 128 << 20
 
 
 class CpuDevice(Device):
@@ -54,7 +56,8 @@ class CpuDevice(Device):
             with contextlib.suppress(OSError):  # before Linux 5.1; then the runner's filter alone forbids it
                 fcntl.fcntl(self._fds[name], fcntl.F_ADD_SEALS, _SEALS)
         self._read_only = {name: os.open(f"/proc/self/fd/{self._fds[name]}", os.O_RDONLY) for name in _SHARED}
-        self._sweep = torch.ones(2 * _cache_bytes() // 8, dtype=torch.int64)
+        self.cache_bytes = _cache_bytes()
+        self._sweep = torch.ones(_SWEEP_FACTOR * self.cache_bytes // 8, dtype=torch.int64)
         self._throttled = _throttled_periods()
 
     def runner_memory(self, *, trusted: bool) -> dict[str, int]:
@@ -76,23 +79,32 @@ class CpuDevice(Device):
             for report in _reports(runner, 0, count * len(facts))
             if prod(report.shape) and report.dtype in ITEM_BYTES
         )
-        return any(first[1] > second[0] for first, second in zip(spans, spans[1:], strict=False))
+        return any(first[1] > second[0] for first, second in pairwise(spans))
 
-    def evict(self) -> None:
-        self._sweep.sum()
+    def evict(self, slot_bytes: int) -> None:
+        if slot_bytes < _SWEEP_FACTOR * self.cache_bytes:
+            self._sweep.sum()
 
     def watch(self) -> Interference:
         before, self._throttled = self._throttled, _throttled_periods()
         return Interference(throttled=self._throttled > before)
 
     def measure_ceilings(self) -> Ceilings:
-        """Copy bandwidth (read and written bytes) and fp32 matmul rate, the best of several."""
-        source = torch.ones(_CEILING_BYTES // 4)
-        target = torch.empty_like(source)
-        copies = [_seconds(lambda: target.copy_(source)) for _ in range(6)]
-        left, right = torch.ones(768, 768), torch.ones(768, 768)
-        products = [_seconds(lambda: torch.mm(left, right)) for _ in range(6)]
-        return Ceilings(2 * _CEILING_BYTES / min(copies), {"float32": 2 * 768**3 / min(products)})
+        """Copy bandwidth (read and written bytes) and fp32 matmul rate on all threads, the best of several."""
+        torch.set_num_threads(self.threads)
+        try:
+            return _measure_ceilings()
+        finally:
+            torch.set_num_threads(1)
+
+
+def _measure_ceilings() -> Ceilings:
+    source = torch.ones(_CEILING_BYTES // 4)
+    target = torch.empty_like(source)
+    copies = [_seconds(lambda: target.copy_(source)) for _ in range(4)]
+    left, right = torch.ones(768, 768), torch.ones(768, 768)
+    products = [_seconds(lambda: torch.mm(left, right)) for _ in range(6)]
+    return Ceilings(2 * _CEILING_BYTES / min(copies), {"float32": 2 * 768**3 / min(products)})
 
 
 def memory_limit() -> int:
@@ -168,11 +180,11 @@ def _cache_bytes() -> int:
 def _cgroup_cpus() -> int | None:
     """Whole CPUs of this container's quota; None without one."""
     with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, int(quota) // int(period))
+        quota, period = (int(word) for word in Path("/sys/fs/cgroup/cpu.max").read_text().split())
+        return max(1, quota // period)
     with contextlib.suppress(OSError, ValueError):
-        quota = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        period = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
+        folder = Path("/sys/fs/cgroup/cpu")
+        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
         return max(1, quota // period) if quota > 0 else None
     return None
 
