@@ -58,7 +58,7 @@ def build_registry(services: Services) -> kopf.OperatorRegistry:
         API_VERSION,
         PLURAL,
         registry=registry,
-        when=lambda body, **_: is_active(body),
+        when=lambda body, namespace, **_: is_active(body) and services.settings.serves(namespace),
         cancellation_backoff=GRACE_SECONDS,
         cancellation_timeout=5.0,
     )

@@ -40,6 +40,7 @@ def run() -> int:
         print(error, file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line for every event that was looked at
     try:
         asyncio.run(_operate(settings))
     except StoreError as error:

@@ -67,7 +67,7 @@ async def resolve(
     namespace = search.metadata.namespace or ""
     evaluation = settings.evaluation_namespace(namespace)
     if evaluation is None:
-        raise Rejected("NamespaceNotEnabled", _how_to_enable(namespace))
+        raise Rejected("NamespaceNotEnabled", how_to_enable(namespace))
     lookup = _Lookup(kube, namespace)
     profiles = {target.profile: await _profile(lookup, target, namespace) for target in search.spec.targets}
     files, digest, changed = await _problem(lookup, store, search)
@@ -92,11 +92,11 @@ class _Lookup:
             return await self.kube.find(kind, self.namespace if kind.namespaced else None, name)
         except KubeError as error:
             if error.is_forbidden and kind.namespaced:
-                raise Rejected("NamespaceNotEnabled", f"{_how_to_enable(self.namespace)} ({error})") from error
+                raise Rejected("NamespaceNotEnabled", f"{how_to_enable(self.namespace)} ({error})") from error
             raise
 
 
-def _how_to_enable(namespace: str) -> str:
+def how_to_enable(namespace: str) -> str:
     return (
         f"the operator does not serve namespace {namespace}: an administrator enables it with helm upgrade kernelsearch"
         f" --reuse-values --set 'searchNamespaces[N].name={namespace}' (N: the next index of that list)"

@@ -26,6 +26,7 @@ from kernelsearch.evaluate.kube import Kube
 from kernelsearch.search.state import State
 
 LOOK_SECONDS = 0.5
+_ROUTINE = ("Searching", "Verifying")
 
 
 class Reporter:
@@ -129,9 +130,15 @@ def turns(
         elif condition.type == "Accepted":
             kind: Literal["Normal", "Warning"] = "Normal" if condition.status == "True" else "Warning"
             found.append((kind, condition.reason, condition.message))
-        elif condition.type == "Progressing" and condition.status == "True":
+        elif condition.type == "Progressing" and condition.status == "True" and _is_first(condition, known):
             found.append(("Normal", condition.reason, condition.message))
     return found
+
+
+def _is_first(progressing: Condition, known: Mapping[str, tuple[str, str]]) -> bool:
+    """Searching and Verifying alternate with every batch; only what comes before and after them is news."""
+    before = known.get("Progressing", ("", ""))[1]
+    return not (before in _ROUTINE and progressing.reason in _ROUTINE)
 
 
 def _activity(state: State) -> str:
@@ -173,17 +180,11 @@ def _trouble(state: State, progress: Mapping[str, Progress]) -> tuple[str, str] 
         if health.errors:
             return _newest_llm_failure(state), f"model {name}: {health.message}"
     for report in progress.values():
-        if report.state in ("Unschedulable", "Queued") or (":" in report.message and report.state == "Pending"):
-            reason = report.message.partition(":")[0] if report.state == "Pending" else report.state
-            return _camel(reason), f"target {report.target}: {report.message}"
+        if report.reason:
+            return report.reason, f"target {report.target}: {report.message}"
     return None
 
 
 def _newest_llm_failure(state: State) -> str:
     found = [(each.last_at_ns, reason) for reason, each in state.failures.items() if reason.startswith("LLM")]
     return max(found)[1] if found else "LLMUnavailable"
-
-
-def _camel(reason: str) -> str:
-    """A condition reason of what may be a sentence."""
-    return reason if reason.isidentifier() and len(reason) <= 64 else "EvaluationWaiting"

@@ -38,6 +38,9 @@ class Settings(BaseModel):
     def evaluation_namespaces(self) -> tuple[str, ...]:
         return tuple(sorted({each.evaluation_namespace for each in self.search_namespaces}))
 
+    def serves(self, search_namespace: str | None) -> bool:
+        return any(each.name == search_namespace for each in self.search_namespaces)
+
     def evaluation_namespace(self, search_namespace: str) -> str | None:
         """Where the pods of this namespace's searches run; None when the operator does not serve it."""
         for each in self.search_namespaces:

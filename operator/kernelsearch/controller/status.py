@@ -139,10 +139,17 @@ class StatusWriter:
 
 
 def turn(status: KernelSearchStatus) -> tuple[object, ...]:
-    """What people wait for: when this changes, the write does not wait."""
-    conditions = tuple((each.type, each.status, each.reason) for each in status.conditions)
-    targets = tuple((each.name, each.state, each.message) for each in status.targets)
-    return status.phase, status.observed_generation, conditions, targets, status.outputs
+    """What people wait for: when this changes, the write does not wait. Searching and Verifying alternate too often."""
+    conditions = tuple(
+        (each.type, each.status, None if each.type == "Progressing" and each.status == "True" else each.reason)
+        for each in status.conditions
+    )
+    targets = tuple((each.name, _coarse(each.state)) for each in status.targets)
+    return _coarse(status.phase), status.observed_generation, conditions, targets, status.outputs
+
+
+def _coarse(word: str | None) -> str | None:
+    return "Running" if word in ("Searching", "Verifying") else word
 
 
 def _without_clock(body: Object | None) -> Object | None:

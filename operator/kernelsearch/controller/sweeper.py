@@ -1,4 +1,5 @@
-"""What no daemon can do, because none runs: cleaning up after deleted searches, and deleting those whose time is over.
+"""What no daemon can do, because none runs: cleaning up after deleted searches, deleting those whose time is over, and
+telling those in namespaces that no operator serves.
 
 kopf's finalizer exists only while a search is active: a suspended or finished search vanishes without asking anybody.
 Every round compares what is labelled with a search's uid with the searches that there are. Children are listed before
@@ -11,8 +12,12 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 
-from kernelsearch.controller.conditions import has_ended, is_active
+from kernelsearch.api.resources import KernelSearch
+from kernelsearch.controller.conditions import Rejection, has_ended, is_active
+from kernelsearch.controller.references import how_to_enable
+from kernelsearch.controller.report import Reporter
 from kernelsearch.controller.runner import Services
+from kernelsearch.controller.status import SearchGone, StatusWriter, Superseded
 from kernelsearch.controller.suspension import mark_suspended
 from kernelsearch.evaluate.jobs import remove_search
 from kernelsearch.evaluate.kube import CONFIG_MAPS, JOBS, SEARCHES, KubeError, Object
@@ -42,6 +47,9 @@ async def sweep(services: Services) -> None:
             log.info("removing what search %s left in %s", uid, namespace)
             await remove_search(services.kube, namespace, uid)
     for search in searches:
+        if not services.settings.serves(search["metadata"]["namespace"]):
+            await _tell_unserved(services, search)
+            continue
         await mark_suspended(services.kube, services.pace, search)
         if is_expired(search, datetime.now(UTC)):
             await _delete(services, search)
@@ -53,8 +61,30 @@ def is_expired(search: Object, now: datetime) -> bool:
     completed = (search.get("status") or {}).get("completionTime")
     if ttl is None or completed is None or not has_ended(search):
         return False
-    ended_at = datetime.fromisoformat(completed.replace("Z", "+00:00"))
-    return (now - ended_at).total_seconds() >= int(ttl)
+    return (now - _time(completed)).total_seconds() >= int(ttl)
+
+
+def is_ignored(search: Object, now: datetime) -> bool:
+    """Whether nobody has said anything about this search for a whole round: no operator serves its namespace."""
+    age = (now - _time(search["metadata"]["creationTimestamp"])).total_seconds()
+    return age >= ROUND_SECONDS and not (search.get("status") or {}).get("conditions")
+
+
+async def _tell_unserved(services: Services, found: Object) -> None:
+    if not is_ignored(found, datetime.now(UTC)):
+        return
+    search = KernelSearch.model_validate(found)
+    writer = StatusWriter(services.kube, search, 0, services.pace)
+    reporter = Reporter(services.kube, search, 0, writer)
+    reporter.rejected(search, Rejection("NamespaceNotEnabled", how_to_enable(search.metadata.namespace or "")))
+    try:
+        await reporter.conclude()
+    except (SearchGone, Superseded) as error:
+        log.info("%s", error)
+
+
+def _time(stamp: str) -> datetime:
+    return datetime.fromisoformat(stamp.replace("Z", "+00:00"))
 
 
 async def _children(services: Services) -> set[tuple[str, str]]:

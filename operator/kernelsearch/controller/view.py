@@ -141,13 +141,14 @@ def _where(state: State, target: TargetState, progress: Mapping[str, Progress]) 
         return "Done", ""
     mine = [batch for batch in state.batches_in_flight.values() if batch.target == target.name]
     reports = [progress[batch.id] for batch in mine if batch.id in progress]
-    if any(report.state == "Running" for report in reports):
-        confirming = any(batch.purpose is Purpose.CONFIRM for batch in mine)
-        only = all(batch.purpose is Purpose.CONFIRM for batch in mine)
-        return ("Verifying" if confirming and only else "Searching"), ""
-    if reports:
-        return reports[-1].state, reports[-1].message
-    return ("Searching", "") if target.probed else ("Pending", "waits for its first pod")
+    held_up = [report for report in reports if report.reason]
+    if held_up and not any(report.state == "Running" for report in reports):
+        return held_up[-1].state, held_up[-1].message
+    if target.probed is None:
+        return "Pending", reports[-1].message if reports else "waits for its first pod"
+    if mine and all(batch.purpose is Purpose.CONFIRM for batch in mine):
+        return "Verifying", ""
+    return "Searching", ""
 
 
 def _device(target: TargetState) -> str:

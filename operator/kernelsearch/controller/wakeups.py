@@ -37,6 +37,5 @@ class Wakeups:
             async with asyncio.timeout(seconds):
                 await flag.wait()
         except TimeoutError:
-            pass
-        finally:
-            flag.clear()
+            return
+        flag.clear()  # not when the wait was cancelled: a change at that moment is for the next one who waits

@@ -74,9 +74,8 @@ class EvaluationCache:
             async with asyncio.timeout(seconds):
                 await event.wait()
         except TimeoutError:
-            pass
-        finally:
-            event.clear()
+            return
+        event.clear()
 
     def forget(self, namespace: str, job: str) -> None:
         """Nobody waits for this Job any more."""

@@ -109,7 +109,7 @@ class _BatchJob:
             except KubeError as error:
                 if error.status not in (403, 404):
                     raise
-                self._tell(Progress(self._request.target, "Pending", f"{error.reason}: {error}"[:1000]), on_progress)
+                self._tell(pods.held_up(self._request.target, "Pending", error.reason, str(error)), on_progress)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _ensure_anchor(self) -> Object:

@@ -67,13 +67,16 @@ def waiting(target: str, pods: Sequence[Object], job_events: Sequence[Object], j
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         state = "Unschedulable" if scheduled.get("reason") == "Unschedulable" else "Pending"
-        return Progress(target, state, _sentence(scheduled.get("reason"), scheduled.get("message")))
+        return held_up(target, state, scheduled.get("reason"), scheduled.get("message"))
     wait = _judge_state(pod).get("waiting", {})
-    if wait.get("reason") in IMAGE_WAITS:
-        return Progress(target, "Pending", _sentence(wait.get("reason"), wait.get("message") or _image(pod)))
-    if wait.get("message"):
-        return Progress(target, "Pending", _sentence(wait.get("reason"), wait.get("message")))
+    if wait.get("message") or wait.get("reason") in IMAGE_WAITS:
+        return held_up(target, "Pending", wait.get("reason"), wait.get("message") or _image(pod))
     return Progress(target, "Pending", f"pod {pod['metadata']['name']} is starting on {node_of(pod) or 'no node yet'}")
+
+
+def held_up(target: str, state: str, reason: Any, message: Any) -> Progress:
+    """Nothing runs, and this is why."""
+    return Progress(target, state, _sentence(reason, message), reason=str(reason or state))
 
 
 def node_of(pod: Object) -> str:
@@ -110,11 +113,11 @@ def _terminated(terminated: Object, status: Object) -> JudgeEnd:
 def _without_pod(target: str, job_events: Sequence[Object], job: Object | None) -> Progress:
     if job is not None and job.get("spec", {}).get("suspend"):
         queue = job["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name", "")
-        return Progress(target, "Queued", f"waits for LocalQueue {queue or '?'} to admit its Job")
+        return held_up(target, "Queued", "NotAdmitted", f"waits for LocalQueue {queue or '?'} to admit its Job")
     refused = [event for event in job_events if event.get("reason") == "FailedCreate"]
     if refused:
         newest = max(refused, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
-        return Progress(target, "Pending", _sentence("FailedCreate", newest.get("message")))
+        return held_up(target, "Pending", "FailedCreate", newest.get("message"))
     return Progress(target, "Pending", "waits for its Job to start a pod")
 
 
