@@ -49,10 +49,10 @@ class Progress:
     state: str
     """Pending | Unschedulable | Queued | Running"""
     message: str = ""
-    reason: str = ""
-    """What holds the batch up, CamelCase: Unschedulable, ImagePullBackOff, FailedCreate. Empty: nothing does."""
     result: Result | None = None
     """A result seen while the batch still runs; advisory, it comes again in the outcome."""
+    reason: str = ""
+    """What holds the batch up, CamelCase: Unschedulable, ImagePullBackOff, FailedCreate. Empty: nothing does."""
 
 
 OnProgress = Callable[[Progress], None]
