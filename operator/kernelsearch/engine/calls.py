@@ -7,15 +7,18 @@ Events are unstamped (`at_ns` 0); the engine stamps them as it writes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kernelsearch.engine.inputs import SearchInputs
 from kernelsearch.llm.client import LlmClient, ModelEndpoint
 from kernelsearch.llm.errors import AnswerCut, LlmError
 from kernelsearch.llm.pricing import cost_micros, highest_cost_micros, highest_input_tokens
 from kernelsearch.search.actions import CallModel
 from kernelsearch.search.edits import ReplyError, find_tunables, parse_reply
-from kernelsearch.search.journal import CandidateProposed, Event, LlmReserved, LlmSettled, ModelLimits
-from kernelsearch.search.prompts import ChatMessage, retry_messages
+from kernelsearch.search.journal import CandidateProposed, Event, LlmReserved, LlmSettled, ModelLimits, Operator
+from kernelsearch.search.prompts import ChatMessage, build_prompt, retry_messages
+from kernelsearch.search.state import State
 from kernelsearch.store.base import Store
 
 
@@ -54,6 +57,14 @@ class CallEnd:
     events: tuple[Event, ...]
     retry: Call | None = None
     """The same chat, with what was wrong; to be reserved in the same transaction as `events`."""
+
+
+def build(inputs: SearchInputs, state: State, action: CallModel, header: str, sources: Mapping[str, str]) -> Call:
+    """The call with its prompt. `sources`: candidate id -> source, for `needed_sources`; `header`: problem.h."""
+    messages = build_prompt(state, action, inputs.prompt_context(state, action.target, header, sources))
+    model = next(model for model in state.limits.models if model.name == action.model)
+    edits_parent = action.parent is not None and action.operator in (Operator.EDIT, Operator.REPAIR)
+    return Call(action, model, messages, sources[action.parent] if edits_parent and action.parent else None)
 
 
 async def perform(call: Call, client: LlmClient, endpoint: ModelEndpoint, store: Store) -> CallEnd:

@@ -45,7 +45,7 @@ from kernelsearch.search.journal import (
     StopReason,
 )
 from kernelsearch.search.policy import ask, wake_ns
-from kernelsearch.search.prompts import build_prompt, needed_sources
+from kernelsearch.search.prompts import needed_sources
 from kernelsearch.search.state import State, apply, fold
 from kernelsearch.store.base import Store
 
@@ -270,12 +270,7 @@ class Engine:
         sources = {id: await self._source(id) for id in needed_sources(self._state, action)}
         probed = self._state.targets[action.target].probed
         header = (await self._store.get_blob(probed.header_ref)).decode() if probed and probed.header_ref else ""
-        context = self._inputs.prompt_context(self._state, action.target, header, sources)
-        messages = build_prompt(self._state, action, context)
-        model = next(model for model in self._state.limits.models if model.name == action.model)
-        edits_parent = action.parent is not None and action.operator in (Operator.EDIT, Operator.REPAIR)
-        base = await self._source(action.parent) if edits_parent and action.parent else None
-        call = Call(action, model, messages, base)
+        call = calls.build(self._inputs, self._state, action, header, sources)
         await self._record(call.reservation())
         self._start_call(call)
 

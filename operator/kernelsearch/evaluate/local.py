@@ -53,16 +53,21 @@ class _Judge:
 
 
 class LocalEvaluator:
-    """Runs the batches of one search below `root`, which belongs to that search alone."""
+    """Runs the batches of one search below `root`, which belongs to that search alone.
+
+    `cache`: a folder for what the judge may keep between batches; None keeps nothing.
+    """
 
     def __init__(
         self,
         root: Path,
         *,
+        cache: Path | None = None,
         lock_path: Path | None = None,
         judge_command: tuple[str, ...] = (sys.executable, "-P", "-m", "kernelharness", "judge"),
     ) -> None:
         self._root = root
+        self._cache = cache
         self._lock_path = lock_path or Path(tempfile.gettempdir()) / f"kernelsearch-judge-{os.getuid()}.lock"
         self._judge_command = judge_command
         self._turn = asyncio.Lock()
@@ -120,7 +125,7 @@ class LocalEvaluator:
             (folder / "batch.json").write_text(request.batch.to_json())
             with (folder / "log.jsonl").open("wb") as log, (folder / "stderr.txt").open("wb") as errors:
                 child = subprocess.Popen(
-                    [*self._judge_command, "--batch", str(folder / "batch.json")],
+                    [*self._judge_command, "--batch", str(folder / "batch.json"), *self._cache_option()],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=errors,
@@ -137,6 +142,13 @@ class LocalEvaluator:
             folder / "judge.json", json.dumps({"process": asdict(judge.process), "started_at": judge.started_at})
         )
         return judge
+
+    def _cache_option(self) -> list[str]:
+        """Where the judge keeps compiled baselines from one batch of this search to the next."""
+        if self._cache is None:
+            return []
+        self._cache.mkdir(parents=True, exist_ok=True)
+        return ["--cache", str(self._cache)]
 
     async def _remove(self, folder: Path) -> None:
         if (judge := self._find(folder)) is not None:

@@ -1,0 +1,31 @@
+"""Exit codes of `kernelsearch`, and the one error that ends a command with a message instead of a traceback.
+
+0    done: a verified kernel was published (`run`), everything is in order (`check`)
+1    a fault of the program: the traceback says where
+2    the command line or the file is wrong; nothing was run
+3    the search ended, and nothing verified is faster than the reference: nothing was published
+4    the search or the check failed: the problem cannot be judged, no model answers, every candidate fails
+5    this machine or its state folder cannot be used
+130  interrupted; the same command goes on where it stopped
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    DONE = 0
+    USAGE = 2
+    NO_IMPROVEMENT = 3
+    FAILED = 4
+    UNUSABLE = 5
+    INTERRUPTED = 130
+
+
+class CommandError(Exception):
+    """Ends the command: the message goes to stderr, `code` to the shell."""
+
+    def __init__(self, code: Exit, message: str) -> None:
+        super().__init__(message)
+        self.code = code
