@@ -79,8 +79,7 @@ def _propose(state: State, target: TargetState, now_ns: int) -> CallModel | Prop
     if not living:
         return _start_over(state, target, broken, call)
     unproven = lanes.unproven(state, target.name)
-    rewrites = _running(state, target, Operator.REWRITE)
-    if rng.random() < P_REWRITE and left > REWRITE_BUDGET_LEFT and len(unproven) + rewrites < UNPROVEN_LANES:
+    if rng.random() < P_REWRITE and left > REWRITE_BUDGET_LEFT and _unproven_rewrites(state, target) < UNPROVEN_LANES:
         return call(Operator.REWRITE, None, lanes.most_promising(state, target.name, left).top[0])
     if unproven and rng.random() < P_INCUBATE:
         lane = min(unproven, key=lambda lane: lane.asks)
@@ -104,6 +103,16 @@ def _openings(state: State, target: TargetState) -> int:
 def _running(state: State, target: TargetState, operator: Operator) -> int:
     calls = state.calls_in_flight.values()
     return sum(call.target == target.name and call.operator is operator for call in calls)
+
+
+def _unproven_rewrites(state: State, target: TargetState) -> int:
+    """Rewrites that were not given their asks yet, those being written included. Openings do not count: they would
+    keep rewrites away until late."""
+    roots = [state.candidates[lane.id] for lane in lanes.of_target(state, target.name) if lane.asks < lanes.PROVEN_ASKS]
+    young = [root for root in roots if root.operator is Operator.REWRITE]
+    return sum(bool(state.lanes[root.id].top) or not root.finished for root in young) + _running(
+        state, target, Operator.REWRITE
+    )
 
 
 def _to_repair(state: State, target: TargetState) -> Candidate | None:

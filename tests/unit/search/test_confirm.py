@@ -17,7 +17,10 @@ def searched(**scores: float) -> State:
     names = [f"{name}-cpu" for name in scores]
     events: list[Event] = [proposal(int(name[1:])) for name in scores]
     done = BatchDone(
-        at_ns=START_NS, id="b1", node="n1", results=tuple(result(f"{name}-cpu", score) for name, score in scores.items())
+        at_ns=START_NS,
+        id="b1",
+        node="n1",
+        results=tuple(result(f"{name}-cpu", score) for name, score in scores.items()),
     )
     return fold([*events, submitted("b1", *names), done], begun(candidates=len(scores)))
 

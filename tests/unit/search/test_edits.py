@@ -77,7 +77,9 @@ def test_an_unusable_reply_says_what_is_wrong(reply: str, base: str | None, says
         parse_reply(reply, base)
 
 
-@pytest.mark.parametrize("piece", ["```a\n", "<<<<<<< SEARCH\n", "<think>", "plan*_ ", "PLAN:", " =======\n", "\x00\u2028"])
+@pytest.mark.parametrize(
+    "piece", ["```a\n", "<<<<<<< SEARCH\n", "<think>", "plan*_ ", "PLAN:", " =======\n", "\x00\u2028"]
+)
 @pytest.mark.timeout(60)
 def test_a_large_hostile_reply_does_not_hang_the_parser(piece: str) -> None:
     with pytest.raises(ReplyError):

@@ -29,7 +29,9 @@ def begun(**changes: object) -> State:
     return fold([*World(limits=llm_limits(**changes)).opening(), probed("cpu")])
 
 
-def proposal(number: int, *, source: str = "", operator: Operator = Operator.DRAFT, **more: object) -> CandidateProposed:
+def proposal(
+    number: int, *, source: str = "", operator: Operator = Operator.DRAFT, **more: object
+) -> CandidateProposed:
     id = f"c{number}-cpu"
     fields = {"lane": id, "source_ref": source or id, **more}
     return CandidateProposed(at_ns=START_NS, id=id, ask_no=number, target="cpu", operator=operator, **fields)  # type: ignore[arg-type]
@@ -168,7 +170,9 @@ def test_the_machines_fault_puts_a_candidate_back_twice_and_not_more() -> None:
 
 def test_a_noisy_node_is_not_the_candidates_fault() -> None:
     noisy = result("c1-cpu", verdict=Verdict.NOISY_NODE)
-    state = fold([proposal(1), submitted("b1", "c1-cpu"), BatchDone(at_ns=1, id="b1", results=(noisy,), node="n")], begun())
+    state = fold(
+        [proposal(1), submitted("b1", "c1-cpu"), BatchDone(at_ns=1, id="b1", results=(noisy,), node="n")], begun()
+    )
     assert state.targets["cpu"].queue == ("c1-cpu",)
     assert state.candidates["c1-cpu"].result is None
     assert not state.candidates["c1-cpu"].suspect

@@ -60,9 +60,7 @@ def gauss(*parts: object) -> float:
 
 
 def target(name: str = "cpu", *, parallelism: int = 1, batch_size: int = 4) -> TargetLimits:
-    return TargetLimits(
-        name=name, profile="p", language="cpp", parallelism=parallelism, batch_size=batch_size
-    )
+    return TargetLimits(name=name, profile="p", language="cpp", parallelism=parallelism, batch_size=batch_size)
 
 
 def llm_limits(**changes: object) -> Limits:
@@ -82,7 +80,9 @@ def probed(name: str, at_ns: int = START_NS) -> TargetProbed:
         at_ns=at_ns,
         target=name,
         device="a pure CPU",
-        cases=(CaseFact(case="only", inputs=[tensor], outputs=[tensor], bytes_min=262144, t_min_ns=10_000, bound="memory"),),
+        cases=(
+            CaseFact(case="only", inputs=[tensor], outputs=[tensor], bytes_min=262144, t_min_ns=10_000, bound="memory"),
+        ),
         baselines=(Baseline(case="only", arm="eager", ns=100_000),),
     )
 
@@ -100,7 +100,9 @@ def result(
 ) -> Result:
     """One verdict; `arms` is ln(compile / eager baseline), where the batch timed both."""
     if verdict is not Verdict.OK:
-        return Result(candidate=candidate, verdict=verdict, stage=stage, summary="it failed", diagnostics="why it failed")
+        return Result(
+            candidate=candidate, verdict=verdict, stage=stage, summary="it failed", diagnostics="why it failed"
+        )
     speedup = math.exp(log_speedup)
     case = CaseResult(
         case="only",
@@ -228,7 +230,9 @@ class World:
 
     def answer_batch(self, state: State, batch: BatchSubmitted, at_ns: int) -> list[Event]:
         broken = unit("infrastructure", batch.id) < self.infrastructure
-        survivors = batch.candidates[: int(len(batch.candidates) * unit("cut", batch.id))] if broken else batch.candidates
+        survivors = (
+            batch.candidates[: int(len(batch.candidates) * unit("cut", batch.id))] if broken else batch.candidates
+        )
         done = BatchDone(
             at_ns=at_ns,
             id=batch.id,

@@ -41,7 +41,7 @@ def running(state: State, target: TargetState) -> list[str]:
     ]
     plans = [f"{candidate.id}: {oneline(candidate.plan)}" for candidate in (*waiting, *judged) if candidate.plan]
     calls = [
-        f"a {call.operator.value} of {call.parent} is being written"
+        f"{call.operator.value} of {call.parent}: still being written"
         for call in state.calls_in_flight.values()
         if call.target == target.name and call.parent
     ]

@@ -18,9 +18,8 @@ def four(value: float) -> str:
     """Four significant digits, never an exponent: 1.003, 12.35, 1235, 0.0001235."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    digits = 3 - math.floor(math.log10(abs(value)))
-    rounded = round(value, digits)
-    return f"{rounded:.{max(0, digits)}f}"
+    digits = 3 - int(f"{value:.3e}".partition("e")[2])
+    return f"{round(value, digits):.{max(0, digits)}f}"
 
 
 def times(speedup: float) -> str:
