@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kernelsearch.api.resources import KINDS
 from kubernetes import client, config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +93,24 @@ def namespace(kubectl: Callable[..., str]) -> Iterator[str]:
     kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def crds(cluster: dict[str, str], helm: Callable[..., subprocess.CompletedProcess[str]]) -> list[str]:
+    """Both CRDs, established, as the chart installs them; they stay, as they do for everybody else."""
+    release = [
+        "kernelsearch-crds",
+        "helm/kernelsearch-crds",
+        "--namespace",
+        "kernelsearch-system",
+        "--create-namespace",
+    ]
+    done = helm("upgrade", "--install", *release, "--take-ownership", "--force-conflicts")
+    assert done.returncode == 0, done.stderr
+    names = [model.resource.crd_name for model in KINDS]
+    wait = ["kubectl", "wait", "--for=condition=Established", "--timeout=60s", "crd", *names]
+    subprocess.run(wait, env=cluster, check=True, capture_output=True)
+    return names
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,7 @@ KIND = {model.resource.kind: model.resource for model in KINDS}
 
 
 @pytest.fixture(scope="module")
-def objects(api: client.ApiClient, cluster: dict[str, str]) -> client.CustomObjectsApi:
-    """Both CRDs, established as they lie in crds/."""
-    subprocess.run(
-        ["kubectl", "apply", "--server-side", "--force-conflicts", "-f", ROOT / "crds"], env=cluster, check=True
-    )
-    wait = ["kubectl", "wait", "--for=condition=Established", "--timeout=60s", "crd"]
-    subprocess.run([*wait, *(kind.crd_name for kind in KIND.values())], env=cluster, check=True)
+def objects(api: client.ApiClient, crds: list[str]) -> client.CustomObjectsApi:
     return client.CustomObjectsApi(api)
 
 

@@ -1,4 +1,4 @@
-"""Every manifest in examples/ works as it stands: valid, self-contained, on a packaged profile, its problem up to date."""
+"""Every manifest in examples/ works as it stands: valid, self-contained, on a packaged profile, with its problem."""
 
 from __future__ import annotations
 
