@@ -7,9 +7,22 @@ by another name or by deleting what is in the way. The output outlives its searc
 
 from __future__ import annotations
 
-from kernelsearch.engine import PublishRefused
+import asyncio
+from collections.abc import Callable
+from importlib.metadata import version
+
+from kernelsearch.api.translate import to_protocol_problem
+from kernelsearch.controller.wakeups import APPROVAL
+from kernelsearch.engine import Publication, PublishRefused, SearchInputs
 from kernelsearch.evaluate.kube import CONFIG_MAPS, Kube, KubeError, Object
-from kernelsearch.evaluate.manifests import UID_LABEL
+from kernelsearch.publish.bundle import Bundle, BundleError, build_bundle
+from kernelsearch.publish.configmap import config_map
+from kernelsearch.publish.gather import Built, gather_kernels
+from kernelsearch.search.state import State
+from kernelsearch.store.base import Store
+
+OUTPUT_LABEL = "kernelsearch.dev/published-by"
+"""The uid of the search that wrote it. Not the label of evaluation objects: the output outlives its search."""
 
 
 async def write_owned(kube: Kube, wanted: Object) -> None:
@@ -48,7 +61,7 @@ async def write_owned(kube: Kube, wanted: Object) -> None:
 
 def uid_of(config_map: Object) -> str:
     """The uid of the search that wrote it; '' for a stranger's."""
-    return str((config_map["metadata"].get("labels") or {}).get(UID_LABEL, ""))
+    return str((config_map["metadata"].get("labels") or {}).get(OUTPUT_LABEL, ""))
 
 
 def _content(config_map: Object) -> tuple[object, ...]:
@@ -71,8 +84,55 @@ def _refused(error: KubeError) -> Exception:
 
 
 class ConfigMapPublisher:
-    def __init__(self, kube: Kube, store: object, search: object) -> None:
-        self._kube, self._store, self._search = kube, store, search
+    """The engine's publisher in a cluster, for one search. `metadata` may change while it runs (an approval)."""
 
-    async def publish(self, inputs: object, state: object) -> object:
-        raise PublishRefused("NotYet", "no publisher", final=True)
+    def __init__(self, kube: Kube, store: Store, namespace: str, approved_digest: Callable[[], str]) -> None:
+        self._kube = kube
+        self._store = store
+        self._namespace = namespace
+        self._approved_digest = approved_digest
+
+    async def publish(self, inputs: SearchInputs, state: State) -> Publication:
+        """Raise PublishRefused: OutputConflict, AwaitingApproval, BundleInvalid, or what the API server says."""
+        try:
+            bundle = await self._bundle(inputs, state)
+            wanted = config_map(
+                bundle,
+                name=_name(inputs),
+                namespace=self._namespace,
+                labels={OUTPUT_LABEL: inputs.uid, "app.kubernetes.io/managed-by": "kernelsearch"},
+                annotations={"kernelsearch.dev/search": f"{self._namespace}/{inputs.name}"},
+                immutable=bool(inputs.spec.output.config_map and inputs.spec.output.config_map.immutable),
+            )
+        except BundleError as error:
+            raise PublishRefused("BundleInvalid", str(error), final=True) from error
+        if inputs.spec.output.approval == "Required" and self._approved_digest() != bundle.digest:
+            raise PublishRefused("AwaitingApproval", _how_to_approve(self._namespace, inputs, bundle), final=False)
+        await write_owned(self._kube, wanted)
+        return Publication(bundle.digest, f"configmap/{self._namespace}/{wanted['metadata']['name']}")
+
+    async def _bundle(self, inputs: SearchInputs, state: State) -> Bundle:
+        profiles = {target.name: inputs.profiles[target.profile].spec for target in inputs.spec.targets}
+        built = {target: Built(profile.vendor, profile.arch) for target, profile in profiles.items()}
+        kernels = await gather_kernels(state, built, self._store.get_blob)
+        # Compressing libraries takes longer than the event loop may stand still.
+        return await asyncio.to_thread(
+            build_bundle,
+            name=inputs.name,
+            uid=inputs.uid,
+            problem=to_protocol_problem(inputs.spec.problem, inputs.files),
+            problem_digest=inputs.problem_digest,
+            harness=version("kernelsearch"),
+            kernels=kernels,
+        )
+
+
+def _name(inputs: SearchInputs) -> str:
+    return inputs.spec.output.config_map.name if inputs.spec.output.config_map else f"{inputs.name}-kernel"
+
+
+def _how_to_approve(namespace: str, inputs: SearchInputs, bundle: Bundle) -> str:
+    return (
+        f"the bundle {bundle.digest} waits for a person: read the kernels' sources, then kubectl -n {namespace}"
+        f" annotate kernelsearch {inputs.name} {APPROVAL}={bundle.digest} --overwrite"
+    )

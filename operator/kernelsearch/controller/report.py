@@ -20,6 +20,7 @@ from kernelsearch.controller import events
 from kernelsearch.controller.conditions import Output, Rejection, Situation
 from kernelsearch.controller.status import StatusWriter
 from kernelsearch.controller.view import Origin, status_of
+from kernelsearch.controller.wakeups import APPROVAL
 from kernelsearch.engine import Ended, Snapshot
 from kernelsearch.evaluate.base import Progress
 from kernelsearch.evaluate.kube import Kube
@@ -71,6 +72,10 @@ class Reporter:
         """The search goes on, but not as it should."""
         self._trouble = (reason, message)
         self._news.set()
+
+    def approved_digest(self) -> str:
+        """What a person approved, as the object was last read."""
+        return self._search.metadata.annotations.get(APPROVAL, "")
 
     # -- telling it ----------------------------------------------------------------------------------------------------
 

@@ -124,7 +124,7 @@ class Runner:
                 store=store,
                 evaluator=evaluator,
                 client=client,
-                publisher=ConfigMapPublisher(kube, store, search),
+                publisher=ConfigMapPublisher(kube, store, self._namespace, reporter.approved_digest),
                 observe=reporter.observe,
             )
             self._services.engines[self._uid] = engine

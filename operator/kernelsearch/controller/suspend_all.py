@@ -1,7 +1,7 @@
 """`python -m kernelsearch.controller.suspend_all`: what the chart runs before it removes the operator.
 
 An active search carries a finalizer that only a running operator takes off, so deleting one later would hang for ever.
-This suspends every search that carries it and waits until the operator, which still runs, has let go. If it does not
+This suspends every search of the namespaces that the operator serves and that carries it, and waits until the operator, which still runs, has let go. If it does not
 (it may be broken, and the reason for the uninstall), the finalizer is taken off here: nothing that the operator owned
 outlives it, since the chart's evaluation namespaces go with it.
 """
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from kernelsearch.controller.settings import read_settings
 from kernelsearch.evaluate.kube import SEARCHES, Kube, KubeError
 
 PATIENCE_SECONDS = 120.0
@@ -24,22 +26,25 @@ Object = Mapping[str, Any]
 log = logging.getLogger(__name__)
 
 
-async def suspend_all(kube: Kube, patience_seconds: float = PATIENCE_SECONDS) -> None:
-    """Return when no search carries our finalizer any more. Raise KubeError when the API server refuses."""
+async def suspend_all(kube: Kube, namespaces: Collection[str], patience_seconds: float = PATIENCE_SECONDS) -> None:
+    """Return when no search in `namespaces` carries our finalizer any more.
+
+    Raise KubeError when the API server refuses.
+    """
     try:
         async with asyncio.timeout(patience_seconds):
-            await _until_released(kube)
+            await _until_released(kube, namespaces)
     except TimeoutError:
-        searches, _ = await kube.list_all(SEARCHES)
-        for search in filter(_is_held, searches):
+        held, _ = await _held(kube, namespaces)
+        for search in held:
             log.warning("%s: the operator did not let go in %.0f s; releasing it", _name(search), patience_seconds)
             await _release(kube, search)
 
 
-async def _until_released(kube: Kube) -> None:
+async def _until_released(kube: Kube, namespaces: Collection[str]) -> None:
     while True:
-        searches, version = await kube.list_all(SEARCHES)
-        if not (held := [search for search in searches if _is_held(search)]):
+        held, version = await _held(kube, namespaces)
+        if not held:
             return
         for search in held:
             if not search["spec"].get("suspend"):
@@ -78,8 +83,15 @@ async def _patch(kube: Kube, search: Object, patch: dict[str, Any]) -> None:
             raise
 
 
-def _is_held(search: Object) -> bool:
-    return any(each.startswith(OUR_FINALIZERS) for each in search["metadata"].get("finalizers") or [])
+async def _held(kube: Kube, namespaces: Collection[str]) -> tuple[list[Object], str]:
+    """The searches that carry our finalizer, and the list's resourceVersion."""
+    searches, version = await kube.list_all(SEARCHES)
+    return [
+        search
+        for search in searches
+        if search["metadata"]["namespace"] in namespaces
+        and any(each.startswith(OUR_FINALIZERS) for each in search["metadata"].get("finalizers") or [])
+    ], version
 
 
 def _name(search: Object) -> str:
@@ -88,9 +100,10 @@ def _name(search: Object) -> str:
 
 async def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    namespaces = {each.name for each in read_settings(os.environ).search_namespaces}
     kube = await Kube.connect(patience_seconds=PATIENCE_SECONDS)
     try:
-        await suspend_all(kube)
+        await suspend_all(kube, namespaces)
     finally:
         await kube.close()
 
