@@ -48,6 +48,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $names | uniq | sortAlpha | toJson }}
 {{- end }}
 
+{{/* What controller/settings.py reads. */}}
+{{- define "kernelsearch.environment" -}}
+- name: KERNELSEARCH_DATABASE
+  value: /var/lib/kernelsearch/journal.db
+- name: KERNELSEARCH_SEARCH_NAMESPACES
+  value: {{ include "kernelsearch.searchNamespaces" . | quote }}
+- name: KERNELSEARCH_ALLOWED_ORIGINS
+  value: {{ toJson .Values.llm.allowedOrigins | quote }}
+- name: KERNELSEARCH_EVALUATION_SERVICE_ACCOUNT
+  value: kernelsearch-evaluation
+- name: KERNELSEARCH_LOG_LEVEL
+  value: {{ .Values.logLevel }}
+- name: KERNELSEARCH_LIVENESS_PORT
+  value: "8080"
+{{- end }}
+
 {{- define "kernelsearch.operatorImage" -}}
 {{ required "set images.operator to the operator image that you pushed, e.g. --set images.operator=registry.example.com/kernelsearch-operator:0.1.0" .Values.images.operator }}
 {{- end }}

@@ -1,9 +1,9 @@
 """`python -m kernelsearch.controller.suspend_all`: what the chart runs before it removes the operator.
 
 An active search carries a finalizer that only a running operator takes off, so deleting one later would hang for ever.
-This suspends every search of the namespaces that the operator serves and that carries it, and waits until the operator, which still runs, has let go. If it does not
-(it may be broken, and the reason for the uninstall), the finalizer is taken off here: nothing that the operator owned
-outlives it, since the chart's evaluation namespaces go with it.
+This suspends every search that carries it, in the namespaces that the operator serves, and waits until the operator,
+which still runs, has let go. If it does not (it may be broken, and the reason for the uninstall), the finalizer is
+taken off here: nothing that the operator owned outlives it, since the chart's evaluation namespaces go with it.
 """
 
 from __future__ import annotations
