@@ -14,7 +14,7 @@ from kernelsearch.controller.suspend_all import NOTE, suspend_all
 from kernelsearch.evaluate.kube import SEARCHES, Kube
 from kubernetes.aio import client, config
 
-OURS = "kopf.zalando.org/KopfFinalizerMarker"
+OURS = "kernelsearch.dev/controller"
 FOREIGN = "example.com/backup"
 
 

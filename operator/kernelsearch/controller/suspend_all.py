@@ -18,7 +18,7 @@ from kernelsearch.controller.settings import read_settings
 from kernelsearch.evaluate.kube import SEARCHES, Kube, KubeError
 
 PATIENCE_SECONDS = 120.0
-OUR_FINALIZERS = ("kopf.zalando.org/", "kernelsearch.dev/")
+OUR_FINALIZER = "kernelsearch.dev/"
 NOTE = "kernelsearch.dev/suspended-by"
 """Annotation: says why a search is suspended that nobody suspended."""
 
@@ -70,7 +70,7 @@ async def _suspend(kube: Kube, search: Object) -> None:
 
 async def _release(kube: Kube, search: Object) -> None:
     metadata = search["metadata"]
-    kept = [each for each in metadata["finalizers"] if not each.startswith(OUR_FINALIZERS)]
+    kept = [each for each in metadata["finalizers"] if not each.startswith(OUR_FINALIZER)]
     await _patch(kube, search, {"metadata": {"finalizers": kept, "resourceVersion": metadata["resourceVersion"]}})
 
 
@@ -90,7 +90,7 @@ async def _held(kube: Kube, namespaces: Collection[str]) -> tuple[list[Object], 
         search
         for search in searches
         if search["metadata"]["namespace"] in namespaces
-        and any(each.startswith(OUR_FINALIZERS) for each in search["metadata"].get("finalizers") or [])
+        and any(each.startswith(OUR_FINALIZER) for each in search["metadata"].get("finalizers") or [])
     ], version
 
 
