@@ -110,11 +110,21 @@ def test_the_operator_reads_what_the_values_say(objects: list[Object]) -> None:
     assert settings.evaluation_namespace("team-b") == "team-b-evaluation"
     assert settings.allowed_origins == ("http://vllm.models.svc:8000",)
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert settings.liveness_port == ports["liveness"]
+    assert (settings.liveness_port, settings.metrics_port) == (ports["liveness"], ports["metrics"])
     accounts = {account["metadata"]["name"] for account in of(objects, "ServiceAccount", "team-b-evaluation")}
     assert accounts == {settings.evaluation_service_account}
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert str(settings.database.parent) in mounts
+
+
+def test_the_uninstall_hook_is_told_what_the_operator_is_told(objects: list[Object]) -> None:
+    (hook,) = of(objects, "Job")
+    assert hook["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete"
+    (deployment,) = of(objects, "Deployment")
+    pods = [each["spec"]["template"]["spec"] for each in (hook, deployment)]
+    assert pods[0]["containers"][0]["command"] == ["kernelsearch", "suspend", "--all"]
+    assert pods[0]["containers"][0]["env"] == pods[1]["containers"][0]["env"]
+    assert pods[0]["serviceAccountName"] == pods[1]["serviceAccountName"]
 
 
 def test_cluster_wide_rights_are_our_kinds_and_events_only(objects: list[Object]) -> None:

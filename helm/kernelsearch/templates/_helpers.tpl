@@ -62,6 +62,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   value: {{ .Values.logLevel }}
 - name: KERNELSEARCH_LIVENESS_PORT
   value: "8080"
+- name: KERNELSEARCH_METRICS_PORT
+  value: "9090"
 {{- end }}
 
 {{- define "kernelsearch.operatorImage" -}}

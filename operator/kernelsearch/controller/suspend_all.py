@@ -1,4 +1,4 @@
-"""`python -m kernelsearch.controller.suspend_all`: what the chart runs before it removes the operator.
+"""`kernelsearch suspend --all`: what the chart runs before it removes the operator.
 
 An active search carries a finalizer that only a running operator takes off, so deleting one later would hang for ever.
 This suspends every search that carries it, in the namespaces that the operator serves, and waits until the operator,
@@ -99,6 +99,7 @@ def _name(search: Object) -> str:
 
 
 async def main() -> None:
+    """With the environment and the service account of the operator."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     namespaces = {each.name for each in read_settings(os.environ).search_namespaces}
     kube = await Kube.connect(patience_seconds=PATIENCE_SECONDS)
@@ -106,7 +107,3 @@ async def main() -> None:
         await suspend_all(kube, namespaces)
     finally:
         await kube.close()
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
