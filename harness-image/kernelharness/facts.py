@@ -23,7 +23,9 @@ def describe(loaded: LoadedCase, seed: int = 0) -> CaseFact:
     inputs = loaded.make_inputs(seed)
     tensors = input_tensors(model, inputs)
     versions = {name: tensor._version for name, tensor in tensors.items()}
-    with FlopCounterMode(display=False) as counter:
+    kinds: list[str] = []
+    hook = model.register_forward_hook(lambda _module, _arguments, result: kinds.append(_kind_of(result)))
+    with FlopCounterMode(display=False) as counter, hook:
         outputs, changed = run_model(model, inputs, seed)
     for name, tensor in tensors.items():
         if tensor._version != versions[name]:
@@ -40,6 +42,7 @@ def describe(loaded: LoadedCase, seed: int = 0) -> CaseFact:
         inputs=list(_facts(tensors)),
         parameters=list(_facts(parameters)),
         outputs=list(_facts(results)),
+        returns=kinds[-1] if kinds else "",
         scalars={name: repr(value) for name, value in scalar_values(loaded, model, inputs).items()},
         dims=loaded.constants,
         bytes_min=sum(tensor.numel() * tensor.element_size() for tensor in everything),
@@ -98,6 +101,13 @@ def _spread(named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}_{index}", part) for index, part in enumerate(value))
         else:
             yield name, value
+
+
+def _kind_of(result: Any) -> str:
+    if isinstance(result, Tensor):
+        return "tensor"
+    flat = type(result) in (tuple, list) and all(isinstance(part, Tensor) for part in result)
+    return type(result).__name__ if flat else ""
 
 
 def _facts(tensors: Mapping[str, Tensor]) -> Iterator[TensorFact]:

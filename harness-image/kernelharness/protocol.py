@@ -222,6 +222,8 @@ class CaseFact(Output):
     inputs: list[TensorFact]
     parameters: list[TensorFact] = []
     outputs: list[TensorFact]
+    returns: str = ""
+    """tensor | tuple | list: what forward() returns; empty for anything nested."""
     scalars: dict[str, str] = {}
     """Name -> Python literal: those of forward(), then those of Model.__init__."""
     dims: dict[str, int] = {}

@@ -1,0 +1,148 @@
+"""`python kernel.py --check`: is the kernel equal to the reference on this machine, and how fast is it here?
+
+For every verified case of every kernel that this machine can run: fresh inputs from a fresh seed, every element
+compared under the search's own tolerance, then reference and kernel timed in turns. Exit code 0: equal everywhere;
+1: not; 2: no kernel of the bundle can run here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import secrets
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+
+_DEFAULT_TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-2}
+_SPREAD_SHARE = 0.05
+
+
+def main(kernel: ModuleType, arguments: Sequence[str]) -> int:
+    """Run from kernel.py, which gives itself."""
+    parser = argparse.ArgumentParser(prog="kernel.py", description="What this bundle holds, and whether it works here.")
+    parser.add_argument("--check", action="store_true", help="prove equality with the reference and time both here")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time to measure each case for")
+    options = parser.parse_args(arguments)
+    search = kernel.MANIFEST["search"]
+    print(f"search {search['name']} ({search['uid']}), torch {torch.__version__}, {torch.get_num_threads()} threads")
+    if not options.check:
+        for target in kernel.MANIFEST["targets"]:
+            print(f"target {target['name']}: {target['language']} for {target['arch']}, {_speedup(target)}")
+        return 0
+    with torch.inference_mode():
+        return _check(kernel, options.seconds)
+
+
+def _check(kernel: ModuleType, seconds: float) -> int:
+    equal, ran = True, False
+    for target in kernel.targets():
+        if target.kernel is None:
+            print(f"target {target.name}: not here: {target.refusal}")
+            continue
+        for case in target.known["cases"]:
+            ran = True
+            equal = _check_case(kernel, target, case, seconds) and equal
+    if not ran:
+        print("no kernel of this bundle can run here; the reference is used")
+        return 2
+    print("every output equals the reference's" if equal else "NOT EQUAL: do not use this bundle here")
+    return 0 if equal else 1
+
+
+def _check_case(kernel: ModuleType, target: Any, case: dict[str, Any], seconds: float) -> bool:
+    module = kernel._load_reference(case["dims"], f"kernelsearch_case_{case['case'].replace('-', '_')}")
+    seed = secrets.randbits(48)
+    dtype = getattr(torch, case["dtype"]) if case["dtype"] else None
+    args, kwargs = _arguments(module)
+    models = []
+    for cls in (module.Model, kernel.make_class(module.Model)):
+        torch.manual_seed(seed)
+        models.append(cls(*args, **kwargs).to(dtype=dtype))
+    reference, model = models
+    model.load_state_dict(reference.state_dict())
+    torch.manual_seed(seed + 1)
+    inputs = [_cast(value, dtype) for value in module.get_inputs()]
+    name = f"target {target.name}, case {case['case']}"
+    if (chosen := model.explain(*inputs)) != name:
+        print(f"{name}: FAILED: {chosen}")
+        return False
+    tolerance = kernel.MANIFEST["problem"]["tolerance"]
+    wrong, largest = _differences(_tensors(model(*inputs)), _tensors(reference(*inputs)), tolerance)
+    if wrong:
+        print(f"{name}: NOT EQUAL: {wrong}")
+        return False
+    here = _measure(lambda: reference(*inputs), lambda: model(*inputs), seconds)
+    was = f"published {case['speedup']:.2f}x over {case['baseline']}"
+    print(f"{name}: equal (max abs error {largest:.3g}); {here:.2f}x faster than the eager reference here ({was})")
+    return True
+
+
+def _arguments(module: ModuleType) -> tuple[list[Any], dict[str, Any]]:
+    torch.manual_seed(42)
+    values = list(module.get_init_inputs()) if hasattr(module, "get_init_inputs") else []
+    if len(values) == 2 and isinstance(values[0], list | tuple) and isinstance(values[1], dict):
+        return list(values[0]), values[1]
+    return values, {}
+
+
+def _cast(value: Any, dtype: torch.dtype | None) -> Any:
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        return value.to(dtype=dtype).contiguous()
+    return value
+
+
+def _tensors(result: Any) -> list[torch.Tensor]:
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+def _differences(got: list[torch.Tensor], want: list[torch.Tensor], tolerance: dict[str, Any]) -> tuple[str, float]:
+    """(what is wrong or nothing, the largest absolute error)."""
+    largest = 0.0
+    if len(got) != len(want):
+        return f"{len(got)} outputs, the reference has {len(want)}", math.nan
+    for index, (mine, reference) in enumerate(zip(got, want, strict=True)):
+        if mine.shape != reference.shape or mine.dtype != reference.dtype:
+            return f"output {index} is {mine.dtype}{list(mine.shape)}", math.nan
+        default = _DEFAULT_TOLERANCE.get(reference.dtype, 0.0)
+        left, right = mine.double(), reference.double()
+        spread = float((right - right.mean()).square().mean().sqrt()) if right.numel() > 1 else float(right.abs().max())
+        rtol = default if tolerance["rtol"] is None else tolerance["rtol"]
+        atol = default if tolerance["atol"] is None else tolerance["atol"]
+        if reference.is_floating_point():
+            atol = min(atol, _SPREAD_SHARE * spread)
+        bad = int((~torch.isclose(left, right, rtol=rtol, atol=atol, equal_nan=True)).sum())
+        if bad * 1_000_000 > tolerance["max_mismatch_ppm"] * left.numel():
+            return f"{bad} of {left.numel()} elements of output {index} differ", math.nan
+        error = (left - right).abs()
+        largest = (
+            max(largest, float(error[torch.isfinite(error)].max())) if bool(torch.isfinite(error).any()) else largest
+        )
+    return "", largest
+
+
+def _measure(reference: Callable[[], Any], kernel: Callable[[], Any], seconds: float) -> float:
+    """Median of reference time / kernel time, both timed in turns."""
+    for call in (reference, kernel, reference, kernel):
+        call()
+    ratios: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(ratios) < 10 or (time.perf_counter() < end and len(ratios) < 1000):
+        first, second = (_timed(call) for call in (reference, kernel))
+        fourth, third = (_timed(call) for call in (kernel, reference))
+        ratios.append((first + third) / (second + fourth))
+    return statistics.median(ratios)
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def _speedup(target: dict[str, Any]) -> str:
+    return f"{target['speedup']:.2f}x ({target['low']:.2f} to {target['high']:.2f}) over {target['device']}'s baseline"

@@ -1,0 +1,418 @@
+"""The kernels of this bundle behind the reference's own class; needs torch, and never a compiler.
+
+    import kernel                      # this folder on sys.path, or mounted from a ConfigMap
+    model = kernel.ModelNew(...)       # the reference's constructor; a subclass of it, with the same state_dict
+    with torch.inference_mode():
+        y = model(x)                   # the verified kernel, or the reference where no kernel was verified
+
+    python kernel.py --check           # proves equality with the reference here, and prints the speedup here
+
+A kernel is used where it was verified: on this architecture, for these shapes, dtypes and scalars, without gradients.
+Otherwise the reference runs, and one warning says why; `model.explain(*inputs)` says it at any time.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import json
+import os
+import platform
+import sys
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+ALIGNMENT = 64
+
+_X86_LEVELS = {
+    "x86-64-v2": "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3",
+    "x86-64-v3": "avx avx2 bmi1 bmi2 f16c fma abm movbe xsave",
+    "x86-64-v4": "avx512f avx512bw avx512cd avx512dq avx512vl",
+}
+
+
+Case = dict[str, Any]
+"""What the manifest says of one verified case."""
+Plan = tuple["Target", Case] | str
+"""The kernel and the case that serve a call, or why there is none."""
+
+
+class NotApplicable(Exception):
+    """Why a kernel cannot be used here or for this call."""
+
+
+def _read(name: str, sha256: str) -> bytes:
+    """A file of the bundle, by the hash that the manifest has of its content."""
+    content = (HERE / name).read_bytes()
+    if name.endswith(".z"):
+        content = zlib.decompress(content)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise NotApplicable(f"{name} is not what the manifest describes: its sha256 differs")
+    return content
+
+
+def _load_python(path: str, source: str, name: str, dims: dict[str, int] | None = None) -> ModuleType:
+    """Execute a module; each of `dims` is assigned right after the top-level statement that binds its name."""
+    tree = ast.parse(source, path)
+    body: list[ast.stmt] = []
+    for statement in tree.body:
+        body.append(statement)
+        if not isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            stored = [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
+            body += [ast.parse(f"{key} = {value}").body[0] for key, value in (dims or {}).items() if key in stored]
+    tree.body = body
+    module = ModuleType(name)
+    module.__file__ = path
+    sys.modules[name] = module
+    exec(compile(ast.fix_missing_locations(tree), path, "exec"), module.__dict__)
+    return module
+
+
+def _load_sibling(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"kernelsearch_{name}", HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MANIFEST: dict[str, Any] = json.loads((HERE / "manifest.json").read_text())
+_native = _load_sibling("native")
+
+
+def _load_reference(dims: dict[str, int] | None = None, name: str = "kernelsearch_reference") -> ModuleType:
+    problem = MANIFEST["problem"]
+    for path, file in problem["files"].items():
+        if path != problem["entry"] and path.endswith(".py"):
+            _load_python(str(HERE / file["file"]), (HERE / file["file"]).read_text(), path[:-3].replace("/", "."))
+    entry = HERE / problem["files"][problem["entry"]]["file"]
+    return _load_python(str(entry), entry.read_text(), name, dims)
+
+
+# -- is this the machine, is this the call --------------------------------------------------------------------------
+
+
+def _check_machine(target: dict[str, Any]) -> None:
+    if target["vendor"] != "cpu":
+        _check_gpu(target)
+        return
+    arch = target["arch"]
+    if arch.startswith("x86-64"):
+        if platform.machine() not in ("x86_64", "AMD64"):
+            raise NotApplicable(f"it was built for {arch}, this machine is {platform.machine()}")
+        levels = [level for level in _X86_LEVELS if level <= arch]
+        missing = sorted({flag for level in levels for flag in _X86_LEVELS[level].split()} - _cpu_flags())
+        if missing:
+            raise NotApplicable(f"it was built for {arch}, this CPU lacks {' '.join(missing)}")
+    elif target["language"] == "cpp":
+        raise NotApplicable(f"it was built for {arch}, and whether this CPU is one cannot be checked")
+
+
+def _check_gpu(target: dict[str, Any]) -> None:
+    if not torch.cuda.is_available():
+        raise NotApplicable(f"it was verified on {target['arch']}, and there is no GPU here")
+    properties = torch.cuda.get_device_properties(0)
+    here = getattr(properties, "gcnArchName", "").split(":")[0] or f"sm_{properties.major}{properties.minor}"
+    if target["arch"].rstrip("af") != here:
+        raise NotApplicable(f"it was verified on {target['arch']}, this GPU is {here}")
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError as error:
+        raise NotApplicable(f"the CPU's flags cannot be read: {error.strerror}") from error
+    return {flag for line in lines if line.startswith("flags") for flag in line.split(":", 1)[1].split()}
+
+
+def _named(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    signature = inspect.signature(function)
+    named: dict[str, Any] = {}
+    for name, value in signature.bind(*args, **kwargs).arguments.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            named.update({f"{name}_{index}": part for index, part in enumerate(value)})
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            named.update(value)
+        else:
+            named[name] = value
+    return named
+
+
+def _scalars(*groups: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that are no tensors, under the names that the manifest has for them."""
+    scalars: dict[str, Any] = {}
+    for group in groups:
+        for name, value in group.items():
+            if isinstance(value, torch.Tensor):
+                continue
+            parts: list[tuple[str, Any]] = [(name, value)]
+            if isinstance(value, list | tuple) and all(isinstance(part, int | float) for part in value):
+                parts = [(f"{name}_{index}", part) for index, part in enumerate(value)]
+            for key, part in parts:
+                while key in scalars:
+                    key += "_"
+                scalars[key] = part
+    return scalars
+
+
+def _fact(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:
+    return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
+
+
+def _facts(known: list[dict[str, Any]]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(fact["dtype"], tuple(fact["shape"])) for fact in known]
+
+
+def _numbers(case: Case) -> list[int | float | bool]:
+    """The scalars that a native kernel takes, in its order."""
+    texts = case["scalars"].values()
+    values = [float(text) if text in ("inf", "-inf", "nan") else _literal(text) for text in texts]
+    return [value for value in values if isinstance(value, bool | int | float)]
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach().contiguous()
+    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
+
+
+# -- kernels --------------------------------------------------------------------------------------------------------
+
+
+class NativeKernel:
+    """A target's library, loaded from memory: nothing is written and nothing is compiled."""
+
+    def __init__(self, target: dict[str, Any]) -> None:
+        library = target["library"]
+        content = _read(library["file"], library["sha256"])
+        self._fd = os.memfd_create(f"{target['name']}.so")
+        with os.fdopen(os.dup(self._fd), "wb") as file:
+            file.write(content)
+        try:
+            self._kernel = _native.NativeKernel(f"/proc/self/fd/{self._fd}")
+        except _native.NativeError as error:
+            raise NotApplicable(f"its library cannot be loaded here: {error}") from error
+        self._local = threading.local()
+        self._states: dict[tuple[Any, ...], tuple[torch.Tensor, list[torch.Tensor]]] = {}
+
+    def __call__(self, case: Case, tensors: list[torch.Tensor], parameters: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The outputs for contiguous, aligned tensors. Raises NotApplicable with the kernel's own words."""
+        parameters = [_aligned(tensor) for tensor in parameters]
+        tensors = [_aligned(tensor) for tensor in tensors]
+        try:
+            return self._run(case, tensors, parameters)
+        except _native.NativeError as error:
+            raise NotApplicable(f"it failed: {error}") from error
+
+    def _run(self, case: Case, tensors: list[torch.Tensor], parameters: list[torch.Tensor]) -> list[torch.Tensor]:
+        outputs = [torch.empty(shape, dtype=getattr(torch, dtype)) for dtype, shape in _facts(case["outputs"])]
+        state = self._state(parameters)
+        address = state.data_ptr() if state is not None else 0
+        calls = self._local.__dict__.setdefault("calls", {})
+        key = (case["case"], address)
+        if key not in calls:
+            specs = [_native.TensorSpec(*_fact(t)) for t in (*outputs, *tensors, *parameters)]
+            calls[key] = self._kernel.prepare(specs, _numbers(case), state=address)
+        call = calls[key]
+        for index, tensor in enumerate((*outputs, *tensors, *parameters)):
+            call.bind(index, tensor.data_ptr())
+        call()
+        return outputs
+
+    def _state(self, parameters: list[torch.Tensor]) -> torch.Tensor | None:
+        """What the kernel prepared of these parameters, again whenever one of them changed."""
+        if not parameters or not self._kernel.has_state:
+            return None
+        stamp = tuple((p.data_ptr(), 0 if p.is_inference() else p._version, *_fact(p)) for p in parameters)
+        if stamp not in self._states:
+            specs = [_native.TensorSpec(*_fact(p)) for p in parameters]
+            addresses = [p.data_ptr() for p in parameters]
+            size = self._kernel.state_size(specs, addresses)
+            block = torch.empty(max(size, 1) + ALIGNMENT, dtype=torch.uint8)
+            block = block[-block.data_ptr() % ALIGNMENT :]
+            self._kernel.init(specs, addresses, block.data_ptr())
+            # The parameters are kept with it, so that no other tensor can come to lie at their addresses.
+            self._states = {stamp: (block, parameters)}
+        return self._states[stamp][0]
+
+
+class PythonKernel:
+    """A target's module with its own `ModelNew`, given the same weights."""
+
+    def __init__(self, target: dict[str, Any]) -> None:
+        source = _read(target["source"]["file"], target["source"]["sha256"]).decode()
+        path = str(HERE / target["source"]["file"])
+        self._module = _load_python(path, source, f"kernelsearch_kernel_{target['name'].replace('-', '_')}")
+
+    def construct(self, owner: torch.nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> torch.nn.Module:
+        model: torch.nn.Module = self._module.ModelNew(*args, **kwargs)
+        tensors = [*owner.parameters(), *owner.buffers()]
+        if tensors:
+            model = model.to(device=tensors[0].device)
+        model.train(owner.training)
+        try:
+            model.load_state_dict(owner.state_dict(), assign=True)
+        except RuntimeError as error:
+            raise NotApplicable("its parameters are not named like the reference's") from error
+        return model
+
+
+class Target:
+    """One kernel of the bundle: whether it can be used on this machine, and for which calls."""
+
+    def __init__(self, known: dict[str, Any]) -> None:
+        self.known = known
+        self.name: str = known["name"]
+        self.kernel: NativeKernel | PythonKernel | None = None
+        self.refusal = ""
+        try:
+            _check_machine(known)
+            self.kernel = NativeKernel(known) if known["library"] else PythonKernel(known)
+        except NotApplicable as why:
+            self.refusal = str(why)
+        except Exception as error:
+            self.refusal = f"it cannot be loaded: {type(error).__name__}: {error}"
+
+    def case_for(self, tensors: list[torch.Tensor], parameters: list[torch.Tensor], scalars: dict[str, Any]) -> Case:
+        """The verified case that this call is. Raises NotApplicable."""
+        if self.kernel is None:
+            raise NotApplicable(self.refusal)
+        device = "cpu" if self.known["vendor"] == "cpu" else "cuda"
+        if any(tensor.device.type != device for tensor in (*tensors, *parameters)):
+            raise NotApplicable(f"it is for tensors on {device}")
+        mine = [_fact(tensor) for tensor in tensors], [_fact(tensor) for tensor in parameters]
+        values = {name: repr(value) for name, value in scalars.items()}
+        nearest = ""
+        for case in self.known["cases"]:
+            if mine != (_facts(case["inputs"]), _facts(case["parameters"])):
+                continue
+            known: dict[str, str] = case["scalars"]
+            if known == values:
+                if not case["returns"] and isinstance(self.kernel, NativeKernel):
+                    raise NotApplicable("the reference returns nested outputs")
+                found: Case = case
+                return found
+            name = next(name for name in {**known, **values} if known.get(name) != values.get(name))
+            nearest = f"it was verified with {name} = {known.get(name, 'unset')}, not {values.get(name, 'unset')}"
+        shapes = ", ".join(f"{dtype}{list(shape)}" for dtype, shape in mine[0])
+        count = len(self.known["cases"])
+        raise NotApplicable(nearest or f"it was verified for {count} sets of shapes, and {shapes} is none of them")
+
+
+_targets: list[Target] = []
+_lock = threading.Lock()
+
+
+def targets() -> list[Target]:
+    """The bundle's kernels, loaded when first asked for."""
+    with _lock:
+        if not _targets:
+            _targets.extend(Target(known) for known in MANIFEST["targets"])
+    return _targets
+
+
+# -- the class ------------------------------------------------------------------------------------------------------
+
+
+def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
+    """The reference's class with the bundle's kernels in front of its forward()."""
+
+    class ModelNew(reference):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            # Beside torch's own bookkeeping: none of this is a parameter, a buffer or a part of the state.
+            self.__dict__.update(_arguments=(args, kwargs), _plans={}, _python=([], None), _warned=set())
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            plan = self._plan(args, kwargs)
+            if not isinstance(plan, str):
+                try:
+                    return self._run(*plan, args, kwargs)
+                except NotApplicable as why:
+                    plan = f"target {plan[0].name}: {why}"
+            if plan not in self._warned:
+                self._warned.add(plan)
+                warnings.warn(f"the reference runs instead of a kernel: {plan}", RuntimeWarning, stacklevel=2)
+            return super().forward(*args, **kwargs)
+
+        def explain(self, *args: Any, **kwargs: Any) -> str:
+            """Which kernel such a call would use, or why none."""
+            plan = self._plan(args, kwargs)
+            return f"reference: {plan}" if isinstance(plan, str) else f"target {plan[0].name}, case {plan[1]['case']}"
+
+        def _plan(self, args: Any, kwargs: Any) -> Plan:
+            values = [*args, *kwargs.values()]
+            tensors = [*(value for value in values if isinstance(value, torch.Tensor)), *self.parameters()]
+            if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+                return "gradients are wanted; call the model under torch.inference_mode()"
+            forms = [(tensor.dtype, tensor.shape, tensor.device) for tensor in (*tensors, *self.buffers())]
+            others = [None if isinstance(value, torch.Tensor) else repr(value) for value in values]
+            key = (*forms, *others, *kwargs)
+            if key not in self._plans:
+                self._plans[key] = self._choose(args, kwargs)
+            return self._plans[key]  # type: ignore[no-any-return]
+
+        def _choose(self, args: Any, kwargs: Any) -> Plan:
+            named = _named(super().forward, args, kwargs)
+            tensors = [value for value in named.values() if isinstance(value, torch.Tensor)]
+            scalars = _scalars(named, _named(reference, *self._arguments))
+            reasons = []
+            for target in targets():
+                try:
+                    return target, target.case_for(tensors, [*self.parameters(), *self.buffers()], scalars)
+                except NotApplicable as why:
+                    reasons.append(f"target {target.name}: {why}")
+            return "; ".join(reasons) or "the bundle has no kernel"
+
+        def _run(self, target: Target, case: Case, args: Any, kwargs: Any) -> Any:
+            parameters = [*self.parameters(), *self.buffers()]
+            if isinstance(target.kernel, NativeKernel):
+                values = args if not kwargs else _named(super().forward, args, kwargs).values()
+                tensors = [value for value in values if isinstance(value, torch.Tensor)]
+                return self._result(case, target.kernel(case, tensors, parameters))
+            assert isinstance(target.kernel, PythonKernel)
+            known, model = self._python
+            if model is None or [id(tensor) for tensor in known] != [id(tensor) for tensor in parameters]:
+                model = target.kernel.construct(self, *self._arguments)
+                self.__dict__["_python"] = (parameters, model)
+            return model(*args, **kwargs)
+
+        def _result(self, case: dict[str, Any], outputs: list[torch.Tensor]) -> Any:
+            buffers = dict(self.named_buffers())
+            results = []
+            for name, output in zip((fact["name"] for fact in case["outputs"]), outputs, strict=True):
+                if name.endswith("_out") and name.removesuffix("_out") in buffers:
+                    buffers[name.removesuffix("_out")].copy_(output)
+                else:
+                    results.append(output)
+            if case["returns"] == "tensor":
+                return results[0]
+            return results if case["returns"] == "list" else tuple(results)
+
+    ModelNew.__doc__ = reference.__doc__
+    return ModelNew
+
+
+ModelNew = make_class(_load_reference().Model)
+Model = ModelNew
+
+if __name__ == "__main__":
+    sys.exit(_load_sibling("check").main(sys.modules[__name__], sys.argv[1:]))
