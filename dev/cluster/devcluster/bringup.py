@@ -16,6 +16,7 @@ from devcluster.locks import exclusive
 from devcluster.progress import Failure, run, say, step, tail
 
 _PATIENCE_S = 180.0
+_STEADY_S = 5.0
 _GIVE_UP_AFTER = 4  # quick ends of one component in a row
 
 
@@ -40,6 +41,8 @@ def up(instance: Instance) -> None:
         with step("DNS answers"):
             wait = ("rollout", "status", "deployment/coredns", "--namespace=kube-system", "--timeout=5s")
             _wait(instance, lambda: kubectl(instance, *wait))
+        with step("all components"):
+            _wait(instance, lambda: _expect_steady(instance))
     say(f"The cluster is up: export KUBECONFIG={instance.kubeconfig}")
 
 
@@ -50,6 +53,7 @@ def down(instance: Instance) -> None:
         if sandbox.keeper_pid(instance) is not None:
             with step("ending every process of the cluster"):
                 sandbox.stop(instance)
+        network.disconnect(instance)
         sandbox.remove_cgroups(instance)
         if instance.state.exists():
             # By one rename: an interrupted removal never looks like a cluster.
@@ -64,15 +68,14 @@ def status(instance: Instance) -> bool:
     """Says what runs; True if all of it does."""
     keeper = sandbox.keeper_pid(instance)
     if keeper is None:
-        say(
-            f"{instance.name}: down"
-            + (" (its state is kept; dev/cluster/up continues)" if instance.state.exists() else "")
-        )
+        kept = " (its state is kept; dev/cluster/up continues)" if instance.state.exists() else ""
+        print(f"{instance.name}: down{kept}")
         return False
     inside = sandbox.processes(instance)
     well = True
     print(f"{instance.name}: keeper {keeper}, {len(inside)} processes")
-    print(f"  node {instance.node}; this machine as pods see it {instance.host}")
+    print(f"  node {instance.node}, from inside: nsenter --all --target {inside.get(1)}")
+    print(f"  this machine as pods see it: {instance.host}")
     for one in supervisor.read_status(instance):
         pid = inside.get(one.pid) if one.pid is not None else None
         well &= pid is not None
@@ -109,6 +112,7 @@ def _start(instance: Instance) -> None:
             return
         with step("restarting: binaries or settings have changed"):
             sandbox.stop(instance)
+    network.disconnect(instance)  # what a predecessor that was killed leaves for a moment
     with step("starting the processes"):
         network.check_free(instance)
         supervisor.status_file(instance).unlink(missing_ok=True)
@@ -166,6 +170,13 @@ def _expect_ready(instance: Instance) -> None:
     ready = next((one for one in node["status"].get("conditions", []) if one["type"] == "Ready"), None)
     if ready is None or ready["status"] != "True":
         raise Failure(f"the node is not ready: {ready['message'] if ready else 'the kubelet has not reported yet'}")
+
+
+def _expect_steady(instance: Instance) -> None:
+    """Every component runs; one that ended before must have run for a while, or it may be about to end again."""
+    for one in supervisor.read_status(instance):
+        if one.pid is None or (one.quick_ends and time.monotonic() - one.since < _STEADY_S):
+            raise Failure(f"{one.name} {one.last_end or 'has not been started yet'}")
 
 
 def _finish_removal(instance: Instance) -> None:

@@ -4,6 +4,7 @@ That pods cannot reach beyond the machine is a property of this shape, not of a 
 Nothing is added to the host but one interface and the route through it, and both vanish with the namespace.
 """
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def check_free(instance: Instance) -> None:
         )
 
 
+def disconnect(instance: Instance) -> None:
+    """Removes the host's end of the cable now: the kernel would, but some time after the node's last process."""
+    with contextlib.suppress(Failure):  # the kernel was faster
+        run("ip", "link", "delete", instance.link)
+
+
 def connect(instance: Instance, host: int) -> None:
     """Called inside the node's namespace; `host` is a descriptor of the host's network namespace."""
 
@@ -29,9 +36,6 @@ def connect(instance: Instance, host: int) -> None:
         _ip(words, ("nsenter", f"--net=/proc/self/fd/{host}"), host)
 
     link, inside = instance.link, "host"
-    # A killed predecessor's namespace may take a moment to go, and its interface with it.
-    if Path("/sys/class/net", link).exists():
-        on_host("link", "delete", link)
     _ip(("link", "set", "lo", "up"))
     _ip(("link", "add", inside, "type", "veth", "peer", "name", link, "netns", f"/proc/self/fd/{host}"), (), host)
     _ip(("address", "add", f"{instance.node}/30", "dev", inside))

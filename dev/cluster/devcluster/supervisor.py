@@ -31,6 +31,7 @@ class Status:
     name: str
     pid: int | None = None
     starts: int = 0
+    since: float = 0.0  # when it was last started, on the clock of time.monotonic
     last_end: str | None = None
     quick_ends: int = 0  # in a row: what never gets anywhere
 
@@ -39,7 +40,6 @@ class Status:
 class _Running:
     component: Component
     status: Status
-    started: float = 0.0
     not_before: float = 0.0
 
 
@@ -101,7 +101,7 @@ def _start(instance: Instance, one: _Running, host: int) -> None:
     )
     os.close(output)
     one.status.starts += 1
-    one.started = time.monotonic()
+    one.status.since = time.monotonic()
 
 
 def _reap(everything: list[_Running]) -> bool:
@@ -122,7 +122,7 @@ def _reap(everything: list[_Running]) -> bool:
         now = time.monotonic()
         one.status.pid = None
         one.status.last_end = _describe(code)
-        one.status.quick_ends = 1 if now - one.started > _STEADY_S else one.status.quick_ends + 1
+        one.status.quick_ends = 1 if now - one.status.since > _STEADY_S else one.status.quick_ends + 1
         one.not_before = now + min(_LONGEST_PAUSE_S, 0.25 * 2**one.status.quick_ends)
 
 
