@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 15.0
 """How often a missing reference is looked for again."""
 LONGEST_PAUSE_SECONDS = 300.0
+GOOD_ORDER_SECONDS = 15.0
+"""What an engine gets to stop by itself; below the daemon's own grace (handlers.py)."""
 
 T = TypeVar("T")
 
@@ -76,6 +78,8 @@ class Runner:
         elif self._work:
             self._work.cancel()
         if self._work:
+            await asyncio.wait({self._work}, timeout=GOOD_ORDER_SECONDS)
+            self._work.cancel()
             await asyncio.wait({self._work})
         if not exiting:
             await self._clean_up()
@@ -90,7 +94,8 @@ class Runner:
                 if not has_ended(search.model_dump(mode="json", by_alias=True)):
                     await self._search(search)
                     pause = 1.0
-                await self._services.wakeups.wait(self._uid, None)
+                if not self._leaving:
+                    await self._services.wakeups.wait(self._uid, None)
             except Rejected:
                 await self._services.wakeups.wait(self._uid, RETRY_SECONDS)
             except (SearchGone, Superseded, EpochFenced) as error:

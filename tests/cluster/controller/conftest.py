@@ -150,6 +150,10 @@ def watch_until(
     raise AssertionError(f"{name}: {what} was not seen within {seconds} s; its status is {json.dumps(status)}")
 
 
+def probed(status: Object) -> bool:
+    return any(target.get("device") for target in status.get("targets") or [])
+
+
 def conditions(status: Object) -> dict[str, tuple[str, str]]:
     return {each["type"]: (each["status"], each["reason"]) for each in status.get("conditions", [])}
 

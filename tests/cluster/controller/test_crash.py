@@ -8,7 +8,7 @@ import pytest
 from kernelsearch.search.journal import BatchDone, BatchSubmitted, CandidateProposed
 from kernelsearch.store.sqlite import SqliteStore
 
-from .conftest import Operator, Place, conditions
+from .conftest import Operator, Place, conditions, probed
 
 Object = dict[str, Any]
 
@@ -28,7 +28,7 @@ async def journal(operator: Operator, uid: str) -> list[Any]:
 
 async def test_killed_in_the_middle_of_a_batch_it_finishes_the_same_search(place: Place, operator: Operator) -> None:
     place.apply(place.search_document(orders="seconds=5"))
-    place.until("tuned", lambda status: status.get("targets", [{}])[0].get("device"), "the probe's end")
+    place.until("tuned", probed, "the probe's end")
     before = place.search()
     uid = before["metadata"]["uid"]
     place.wait_for_pod(uid)
@@ -70,7 +70,7 @@ def test_killed_again_and_again_it_still_ends(place: Place, operator: Operator, 
 
 def test_a_batch_that_ended_while_nobody_watched_is_read_afterwards(place: Place, operator: Operator) -> None:
     place.apply(place.search_document(orders="seconds=3"))
-    place.until("tuned", lambda status: status.get("targets", [{}])[0].get("device"), "the probe's end")
+    place.until("tuned", probed, "the probe's end")
     uid = place.search()["metadata"]["uid"]
     place.wait_for_pod(uid)
     operator.kill()

@@ -6,7 +6,7 @@ import json
 import signal
 from typing import Any
 
-from .conftest import Operator, Place, conditions
+from .conftest import Operator, Place, conditions, probed
 
 Object = dict[str, Any]
 
@@ -105,7 +105,7 @@ def test_an_expired_search_goes_and_its_output_stays(place: Place, operator: Ope
 
 def test_sigterm_leaves_the_pods_and_the_next_operator_adopts_them(place: Place, operator: Operator) -> None:
     place.apply(place.search_document(orders="seconds=8"))
-    place.until("tuned", lambda status: status.get("targets", [{}])[0].get("device"), "the probe's end")
+    place.until("tuned", probed, "the probe's end")
     uid = place.search()["metadata"]["uid"]
     place.wait_for_pod(uid)
     pods = {name for name in place.children(uid) if name.startswith("pod/")}
