@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kernelsearch.cli.exits import CommandError, Exit
-from kernelsearch.cli.given import Overrides
+from kernelsearch.cli.flags import Overrides
 
 app = typer.Typer(
     name="kernelsearch",

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from kernelsearch.cli.cost import highest_cost
 from kernelsearch.cli.exits import CommandError, Exit
-from kernelsearch.cli.given import Given, Overrides
+from kernelsearch.cli.flags import Overrides
+from kernelsearch.cli.given import Given
 from kernelsearch.cli.narrate import duration
 from kernelsearch.cli.run import resolve_file
 from kernelsearch.cli.views import open_console

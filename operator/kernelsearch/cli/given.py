@@ -19,21 +19,13 @@ from kernelsearch.api import API_VERSION, AcceleratorProfile, KernelSearch, Kern
 from kernelsearch.api.documents import DocumentError, Documents, load_documents, parse
 from kernelsearch.api.profiles import packaged_profiles
 from kernelsearch.api.translate import problem_digest
+from kernelsearch.cli.flags import Overrides
 from kernelsearch.cli.machine import Machine
 from kernelsearch.engine import SearchInputs
 from kernelsearch.llm.client import ModelEndpoint
 
 API_KEY = "KERNELSEARCH_LLM_API_KEY"
 DEFAULT_CANDIDATES = 40
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """Flags of the command line; None leaves what the file says."""
-
-    llm_endpoint: str | None = None
-    llm_model: str | None = None
-    candidates: int | None = None
 
 
 @dataclass(frozen=True)

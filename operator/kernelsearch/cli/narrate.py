@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kernelharness.protocol import Result
+
 from kernelsearch.engine import Snapshot
 from kernelsearch.search.records import Candidate, TargetState
 from kernelsearch.search.state import State
@@ -17,6 +19,7 @@ class Narrator:
     def __init__(self) -> None:
         self._targets: set[tuple[str, str]] = set()
         self._finished = 0
+        self._judged: set[str] = set()
         self._confirmations: dict[str, int] = {}
         self._verified: set[str] = set()
         self._failures: dict[str, int] = {}
@@ -31,6 +34,9 @@ class Narrator:
         state = snapshot.state
         for target in state.targets.values():
             yield from self._target(target)
+        for progress in snapshot.progress.values():
+            if progress.result is not None:
+                yield from self._streamed(state, progress.result)
         yield from self._candidates(state)
         yield from self._calls(state)
         if state.published and state.published.digest != self._published:
@@ -48,6 +54,13 @@ class Narrator:
             self._targets.add((target.name, "failed"))
             yield f"{target.name}: failed, {target.failed.reason}: {target.failed.message}"
 
+    def _streamed(self, state: State, result: Result) -> Iterator[str]:
+        """A result seen while its batch still runs. It comes again with the batch, and is not told again then."""
+        candidate = state.candidates.get(result.candidate)
+        if candidate is not None and candidate.id not in self._judged and not result.verdict.is_infrastructure:
+            self._judged.add(candidate.id)
+            yield describe(candidate, result)
+
     def _candidates(self, state: State) -> Iterator[str]:
         confirmations = state.ledger.confirmations
         if state.finished == self._finished and confirmations == sum(self._confirmations.values()):
@@ -55,7 +68,9 @@ class Narrator:
         new = [c for c in state.candidates.values() if c.finished_no is not None and c.finished_no > self._finished]
         self._finished = state.finished
         for candidate in sorted(new, key=lambda candidate: candidate.finished_no or 0):
-            yield describe(candidate)
+            if candidate.id not in self._judged:
+                self._judged.add(candidate.id)
+                yield describe(candidate, candidate.result)
         for candidate in state.candidates.values():
             yield from self._confirmed(state, candidate)
 
@@ -77,17 +92,17 @@ class Narrator:
                 yield f"model: {reason}: {one_line(failure.last_message)}"
 
 
-def describe(candidate: Candidate) -> str:
-    """One line about a finished candidate."""
+def describe(candidate: Candidate, result: Result | None) -> str:
+    """One line about a candidate and what was said of it."""
+    said = candidate.plan
     if candidate.alias_of:
         what = f"same kernel as {candidate.alias_of}"
-    elif candidate.result is None:
+    elif result is None:
         what = f"given up: {candidate.given_up}"
-    elif candidate.speedup is not None:
-        what = f"{candidate.speedup:.3f}x"
+    elif result.speedup is not None:
+        what = f"{result.speedup:.3f}x"
     else:
-        what = candidate.result.verdict.value
-    said = candidate.plan if candidate.speedup is not None or not candidate.result else candidate.result.summary
+        what, said = result.verdict.value, result.summary
     return f"{candidate.id:<10} {candidate.operator.value:<8} {what:<18} {one_line(said)}".rstrip()
 
 

@@ -17,8 +17,9 @@ from kernelsearch.api.documents import DocumentError
 from kernelsearch.api.translate import TranslateError
 from kernelsearch.cli.cost import highest_cost
 from kernelsearch.cli.exits import CommandError, Exit
+from kernelsearch.cli.flags import Overrides
 from kernelsearch.cli.folder import SearchFolder, uid_of
-from kernelsearch.cli.given import Given, Overrides, resolve
+from kernelsearch.cli.given import Given, resolve
 from kernelsearch.cli.machine import has_harness, this_machine
 from kernelsearch.cli.narrate import Narrator
 from kernelsearch.cli.publisher import FolderPublisher

@@ -264,8 +264,11 @@ async def _wait_for_machine(lock: int, target: str, on_progress: OnProgress) -> 
 
 @contextlib.contextmanager
 def _open_lock(path: Path) -> Iterator[int]:
-    """A descriptor of the lock file. Closing ours does not unlock it while a judge holds its own."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """A descriptor of the lock file. Closing ours does not unlock it while a judge holds its own.
+
+    Read-only, because a candidate may inherit it from the judge.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         yield descriptor
     finally:

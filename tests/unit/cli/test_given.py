@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from kernelsearch.api.documents import DocumentError
-from kernelsearch.cli.given import API_KEY, Overrides, resolve
+from kernelsearch.cli.flags import Overrides
+from kernelsearch.cli.given import API_KEY, resolve
 from kernelsearch.cli.machine import Machine
 
 MACHINE = Machine("a CPU", frozenset({"x86-64", "x86-64-v2", "x86-64-v3"}), {}, lambda _: True)
