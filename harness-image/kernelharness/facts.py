@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernelharness.problem import LoadedCase, UnsupportedProblem, Value, bind_arguments, run_model
+from kernelharness.problem import LoadedCase, UnsupportedProblem, Value, bind_arguments, differs, run_model
 from kernelharness.protocol import CaseFact, TensorFact
 
 
@@ -22,14 +22,15 @@ def describe(loaded: LoadedCase, seed: int = 0) -> CaseFact:
     model = loaded.make_model(seed)
     inputs = loaded.make_inputs(seed)
     tensors = input_tensors(model, inputs)
-    versions = {name: tensor._version for name, tensor in tensors.items()}
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
     kinds: list[str] = []
     hook = model.register_forward_hook(lambda _module, _arguments, result: kinds.append(_kind_of(result)))
     with FlopCounterMode(display=False) as counter, hook:
         outputs, changed = run_model(model, inputs, seed)
     for name, tensor in tensors.items():
-        if tensor._version != versions[name]:
+        if differs(tensor, before[name]):
             raise UnsupportedProblem(f"forward() writes to its argument {name!r}; clone it there first")
+    _require_steady_scalars(loaded, model, inputs, seed)
     parameters = parameter_tensors(model)
     single = len(outputs) == 1
     results = {"out" if single else f"out{index}": tensor for index, tensor in enumerate(outputs)}
@@ -101,6 +102,21 @@ def _spread(named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}_{index}", part) for index, part in enumerate(value))
         else:
             yield name, value
+
+
+def _require_steady_scalars(loaded: LoadedCase, model: nn.Module, inputs: Sequence[Value], seed: int) -> None:
+    """A number that get_inputs() draws would have to travel with every input set; a tensor does, a number does not."""
+    numbers = {
+        name: value for name, value in _forward_arguments(model, inputs).items() if not isinstance(value, Tensor)
+    }
+    if not numbers:
+        return
+    again = _forward_arguments(model, loaded.make_inputs(seed + 1))
+    for name, value in numbers.items():
+        if again[name] != value:
+            raise UnsupportedProblem(
+                f"argument {name!r} of forward() is a random number ({value}, then {again[name]}); make it a tensor"
+            )
 
 
 def _kind_of(result: Any) -> str:

@@ -162,13 +162,25 @@ def run_model(model: nn.Module, inputs: Sequence[Value], seed: int = 0) -> tuple
     with torch.no_grad():
         outputs = flatten_outputs(model(*inputs))
         after = dict(model.named_buffers())
-        names = [n for n, b in after.items() if n in saved and (b is not before[n] or b._version != versions[n])]
+        names = [
+            name
+            for name, buffer in after.items()
+            if name in saved
+            and (buffer is not before[name] or buffer._version != versions[name] or differs(buffer, saved[name]))
+        ]
         changed = {name: after[name].clone() for name in names}
+        if changed:
+            outputs = [output.clone() for output in outputs]  # one may be a buffer that is put back now
         for name in names:
             owner, _, leaf = name.rpartition(".")
             before[name].copy_(saved[name])
             setattr(model.get_submodule(owner), leaf, before[name])
     return outputs, changed
+
+
+def differs(tensor: Tensor, other: Tensor) -> bool:
+    """True when any bit does. Some operators (batch_norm's running statistics) write without a change of version."""
+    return not torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (tensor, other)))
 
 
 def adopt_state(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
@@ -259,9 +271,9 @@ def _set_dims(tree: ast.Module, case: Case) -> list[str]:
                 assignment = ast.parse(f"{name} = {case.dims[name]}").body[0]
                 body.append(ast.copy_location(assignment, statement))
     if unknown := sorted(set(case.dims) - set(names)):
-        known = ", ".join(sorted(names)) or "none"
+        known = ", ".join(names) or "none"
         raise UnsupportedProblem(
-            f"case {case.name!r}: the file has no top-level constant {unknown[0]!r}; it has {known}"
+            f"case {case.name!r}: no top-level constant is named {unknown[0]!r}; there are: {known}"
         )
     tree.body = body
     ast.fix_missing_locations(tree)
