@@ -19,6 +19,7 @@ class Narrator:
     def __init__(self) -> None:
         self._targets: set[tuple[str, str]] = set()
         self._finished = 0
+        self._waits: set[tuple[str, str, str]] = set()
         self._judged: set[str] = set()
         self._confirmations: dict[str, int] = {}
         self._verified: set[str] = set()
@@ -34,9 +35,12 @@ class Narrator:
         state = snapshot.state
         for target in state.targets.values():
             yield from self._target(target)
-        for progress in snapshot.progress.values():
+        for batch, progress in snapshot.progress.items():
             if progress.result is not None:
                 yield from self._streamed(state, progress.result)
+            elif progress.state != "Running" and (batch, progress.state, progress.message) not in self._waits:
+                self._waits.add((batch, progress.state, progress.message))
+                yield f"{progress.target}: {progress.state.lower()}, {progress.message}".removesuffix(", ")
         yield from self._candidates(state)
         yield from self._calls(state)
         if state.published and state.published.digest != self._published:

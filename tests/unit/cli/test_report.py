@@ -10,9 +10,10 @@ from kernelsearch.cli.narrate import Narrator, duration
 from kernelsearch.cli.plot import Point, best_so_far, ticks
 from kernelsearch.cli.report import render, write_report
 from kernelsearch.engine import Ended, Engine, Snapshot
+from kernelsearch.evaluate.base import Progress
 from kernelsearch.llm.client import LlmClient
 from kernelsearch.search.journal import CandidateProposed, Operator
-from kernelsearch.search.state import apply
+from kernelsearch.search.state import State, apply
 from kernelsearch.store.sqlite import SqliteStore
 
 from ..engine.simulated import KeepingPublisher, SimulatedEvaluator, inputs
@@ -116,6 +117,13 @@ async def test_every_candidate_is_told_once_whatever_snapshots_were_skipped(tmp_
         assert sorted(told) == sorted(ended.state.candidates)
         assert sum("verified at" in line for line in lines) == 1
         assert any("reference eager, case default: 1 us" in line for line in lines)
+
+
+def test_why_nothing_runs_is_told_once() -> None:
+    narrator = Narrator()
+    snapshot = Snapshot(State(), progress={"cpu-1-0": Progress("cpu", "Queued", "another search is being timed")})
+    told = [line for _ in range(3) for line in narrator.lines(snapshot)]
+    assert told == ["cpu: queued, another search is being timed"]
 
 
 async def test_what_an_earlier_run_told_is_not_told_again(tmp_path: Path) -> None:
