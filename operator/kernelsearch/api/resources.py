@@ -108,7 +108,7 @@ class AcceleratorProfile(ApiModel):
         columns=(
             Column("Vendor", "string", ".spec.vendor"),
             Column("Arch", "string", ".spec.arch"),
-            Column("Languages", "string", ".spec.toolchains[*].language"),
+            Column("Device", "string", ".spec.displayName"),
             Column("Nodes", "integer", ".status.matchingNodes"),
             Column("Ready", "string", '.status.conditions[?(@.type=="Ready")].status'),
         ),
