@@ -117,6 +117,7 @@ def judged(state: State, candidate: Candidate, result: Result, node: str, log_re
         node=node,
         log_ref=log_ref,
         alias_of=clone,
+        suspect=False,
         score=score.mean if score else None,
         se=score.se if score else 0.0,
         eligible=score is not None and clone is None and not slow_cases(result),

@@ -22,7 +22,7 @@ def choose_model(state: State, operator: Operator, rng: Random, now_ns: int) -> 
     """None: no model may be called now (busy, paused after an error, or too dear), so wait."""
     if len(state.calls_in_flight) >= state.limits.max_concurrent_requests:
         return None
-    usable = [model for model in _with_role(state, operator) if _callable(state, model, now_ns)]
+    usable = [model for model in _with_role(state, operator) if resting_until_ns(state, model) <= now_ns]
     if not usable:
         return None
     weights = [model.weight for model in usable]
@@ -50,10 +50,8 @@ def resting_until_ns(state: State, model: ModelLimits) -> int:
 
 
 def _with_role(state: State, operator: Operator) -> list[ModelLimits]:
+    """Models for the operator that answer and can be paid; any other such model when there is none with the role."""
     role = ROLE[operator]
     models = [model for model in state.limits.models if not refusal(state, model)]
+    models = [model for model in models if not budget.call_refusal(state, model)]
     return [model for model in models if not model.roles or role in model.roles] or models
-
-
-def _callable(state: State, model: ModelLimits, now_ns: int) -> bool:
-    return resting_until_ns(state, model) <= now_ns and not budget.call_refusal(state, model)

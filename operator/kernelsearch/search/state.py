@@ -184,12 +184,18 @@ def _start(state: State, event: SearchStarted) -> State:
 
 
 def _limit(state: State, event: LimitsChanged) -> State:
-    """New limits take a stopped search up again; whether it then stops at once is the policy's to say."""
+    """New limits take a stopped search up again, and what spoke against going on is forgotten: whoever raised a budget
+    has seen it. Whether the search then stops at once is the policy's to say."""
     targets = dict(state.targets)
     for limits in event.limits.targets:
         known = targets.get(limits.name)
         targets[limits.name] = replace(known, limits=limits) if known else TargetState(limits)
     restarted = state.stopped is not None
+    if restarted:
+        targets = {
+            name: replace(target, infrastructure=(), drift_first=(), drift_last=()) for name, target in targets.items()
+        }
+        state = replace(state, consecutive_failures=0, consecutive_call_errors=0)
     state = replace(
         state,
         limits=event.limits,

@@ -1,6 +1,7 @@
 """What is asked for, step by step and over whole searches in a pure world."""
 
 from collections import Counter
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -42,6 +43,14 @@ def states_of(journal: list[Event]) -> list[State]:
     for event in journal:
         states.append(apply(states[-1], event))
     return states
+
+
+@cache
+def _played(candidates: int, infrastructure: float) -> tuple[World, list[Event]]:
+    """A whole search, played once for all examples of a property."""
+    limits = llm_limits(candidates=candidates)
+    world = World(limits=limits, seeds=1, tunables=(A, B), infrastructure=infrastructure, call_errors=0.05)
+    return world, world.run()
 
 
 # -- the first steps ---------------------------------------------------------------------------------------------------
@@ -98,13 +107,12 @@ def test_nothing_is_asked_of_a_search_that_is_paused_or_stopped() -> None:
 # -- level-based -------------------------------------------------------------------------------------------------------
 
 
-@given(cut=st.integers(0, 10_000), candidates=st.sampled_from([12, 40]), infrastructure=st.sampled_from([0.0, 0.1]))
-@settings(max_examples=60, deadline=None)
+@given(cut=st.integers(0, 10_000), candidates=st.sampled_from([12, 24]), infrastructure=st.sampled_from([0.0, 0.1]))
+@settings(max_examples=40, deadline=None)
 def test_asking_is_pure_and_ends_when_everything_is_journalled(
     cut: int, candidates: int, infrastructure: float
 ) -> None:
-    world = World(limits=llm_limits(candidates=candidates), infrastructure=infrastructure)
-    journal = world.run()
+    world, journal = _played(candidates, infrastructure)
     state = fold(journal[: cut % (len(journal) + 1)])
     now_ns = state.last_at_ns
     rounds = 0
@@ -118,8 +126,7 @@ def test_asking_is_pure_and_ends_when_everything_is_journalled(
 
 
 def test_a_search_taken_up_after_any_event_is_the_uninterrupted_one() -> None:
-    world = World(limits=llm_limits(candidates=24), seeds=1, tunables=(A, B), infrastructure=0.1, call_errors=0.05)
-    whole = world.run()
+    world, whole = _played(16, 0.1)
     assert fold(whole).stopped is not None
     begin = len(world.opening())
     for cut in range(begin, len(whole)):
@@ -132,10 +139,9 @@ def test_a_search_taken_up_after_any_event_is_the_uninterrupted_one() -> None:
 
 
 @given(cut=st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_cut_off_anywhere_a_search_loses_nothing_and_counts_nothing_twice(cut: int) -> None:
-    world = World(limits=llm_limits(candidates=24), seeds=1, tunables=(A, B), infrastructure=0.1)
-    whole = world.run()
+    world, whole = _played(24, 0.1)
     begin = len(world.opening())
     prefix = whole[: begin + cut % (len(whole) - begin)]
     state = fold(prefix)
@@ -167,6 +173,49 @@ def test_each_ask_has_its_own_randomness() -> None:
     later = apply(state, reserved("a1", 1))
     assert generator(state).random() == generator(state).random()
     assert generator(state).random() != generator(later).random()
+
+
+@given(
+    candidates=st.sampled_from([None, 3, 12]),
+    tokens=st.sampled_from([None, 50_000, 300_000]),
+    duration=st.sampled_from([300, 2000]),
+    roles=st.sampled_from([(), ("Propose",), ("Repair",)]),
+    targets=st.sampled_from([1, 3]),
+    fails=st.sampled_from([0.0, 0.5, 1.0]),
+    errors=st.sampled_from([0.0, 0.3, 1.0]),
+    infrastructure=st.sampled_from([0.0, 0.3, 1.0]),
+    seeds=st.sampled_from([0, 2]),
+)
+@settings(max_examples=25, deadline=None)
+def test_no_search_is_ever_stuck(
+    candidates: int | None,
+    tokens: int | None,
+    duration: int,
+    roles: tuple[str, ...],
+    targets: int,
+    fails: float,
+    errors: float,
+    infrastructure: float,
+    seeds: int,
+) -> None:
+    models = (
+        ModelLimits(name="dear", roles=roles),
+        ModelLimits(name="cheap", roles=("Rewrite",), max_output_tokens=256),
+    )
+    limits = llm_limits(
+        candidates=candidates,
+        tokens=tokens,
+        duration_seconds=duration,
+        models=models,
+        targets=tuple(target(f"t{n}") for n in range(targets)),
+        without_improvement=15,
+    )
+    world = World(
+        limits=limits, fails=fails, call_errors=errors, infrastructure=infrastructure, seeds=seeds, tunables=(A,)
+    )
+    state = fold(world.run(most_events=3000))
+    assert state.stopped is not None
+    assert state.stopped.message
 
 
 # -- budget ------------------------------------------------------------------------------------------------------------
@@ -222,6 +271,16 @@ def test_a_raised_budget_takes_a_stopped_search_up_again() -> None:
     final = fold(more.run([*journal, raised]))
     assert final.ledger.candidates == 20
     assert final.stopped is not None
+
+
+def test_a_raised_budget_forgives_what_spoke_against_going_on() -> None:
+    world = World(limits=llm_limits(candidates=400), infrastructure=0.45)
+    journal = world.run()
+    stopped = fold(journal)
+    assert stopped.stopped is not None
+    assert stopped.stopped.reason is StopReason.HARNESS_SUSPECT
+    raised = world.opening()[1].model_copy(update={"generation": 2, "at_ns": journal[-1].at_ns})
+    assert ask(apply(stopped, raised), journal[-1].at_ns)
 
 
 def test_targets_share_the_budget_evenly() -> None:

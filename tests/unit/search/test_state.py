@@ -77,8 +77,7 @@ def test_earlier_states_stay_what_they_were(journal: list[Event]) -> None:
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_an_event_that_comes_twice_counts_once(data: st.DataObject) -> None:
-    journal = World(limits=llm_limits(candidates=24), infrastructure=0.1, call_errors=0.05).run()
+def test_an_event_that_comes_twice_counts_once(journal: list[Event], data: st.DataObject) -> None:
     once = ("llm_reserved", "llm_settled", "candidate_proposed", "batch_submitted", "batch_done", "search_started")
     at = data.draw(st.sampled_from([n for n, event in enumerate(journal) if event.type in once]))
     later = data.draw(st.integers(at + 1, len(journal)))
