@@ -253,9 +253,9 @@ def check(python: Serve) -> Check:
 
 
 def test_bundle_is_flat_and_complete(bundle: Bundle) -> None:
-    assert list(bundle.files) == [
-        "check.py", "cpu.cpp", "cpu.problem.h", "cpu.so.z", "kernel.py", "manifest.json", "native.py", "reference.py",
-    ]  # fmt: skip
+    code = ["check.py", "kernel.py", "machine.py", "native.py"]
+    ours = ["cpu.cpp", "cpu.problem.h", "cpu.so.z", "manifest.json", "reference.py"]
+    assert list(bundle.files) == sorted([*code, *ours])
     manifest = read_manifest(bundle.files)
     target = manifest["targets"][0]
     assert manifest["search"] == {"name": "norm", "uid": "1234"}
@@ -336,7 +336,7 @@ def test_model_has_the_references_constructor_state_and_results(folder: Path, se
     said = serve(
         folder,
         """
-import kernel
+import copy
 model, reference = kernel.ModelNew(32, 1e-6), kernel.ModelNew.__bases__[0](32, 1e-6)
 assert kernel.Model is kernel.ModelNew and isinstance(model, torch.nn.Module)
 model.load_state_dict(reference.state_dict())
@@ -347,6 +347,7 @@ with torch.inference_mode():
     torch.testing.assert_close(model(x=x, residual=residual.t().contiguous().t()), want)
     base = torch.empty(8 * 32 + 1)[1:].view(8, 32).copy_(x)
     torch.testing.assert_close(model(base, residual), want)
+    torch.testing.assert_close(copy.deepcopy(model)(x, residual), want)
     model.weight.copy_(2 * model.weight)
     torch.testing.assert_close(model(x, residual)[0], 2 * want[0])
 print(model.explain.__name__, type(got).__name__)
@@ -424,7 +425,7 @@ def test_missing_cpu_flags_are_named(native: VerifiedKernel, tmp_path: Path, ser
     write_folder(build(native), tmp_path / "b")
     said = serve(
         tmp_path / "b",
-        "kernel._cpu_flags = lambda: {'sse4_1', 'avx'}\nprint(kernel.targets()[0].refusal)",
+        "kernel._machine.cpu_flags = lambda: {'sse4_1', 'avx'}\nprint(kernel.targets()[0].refusal)",
     )
     assert said.startswith("it was built for x86-64-v3, this CPU lacks abm avx2 bmi1 bmi2 cx16 f16c fma")
 

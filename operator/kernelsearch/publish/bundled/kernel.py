@@ -19,7 +19,6 @@ import importlib.util
 import inspect
 import json
 import os
-import platform
 import sys
 import threading
 import warnings
@@ -34,17 +33,10 @@ import torch
 HERE = Path(__file__).resolve().parent
 ALIGNMENT = 64
 
-_X86_LEVELS = {
-    "x86-64-v2": "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3",
-    "x86-64-v3": "avx avx2 bmi1 bmi2 f16c fma abm movbe xsave",
-    "x86-64-v4": "avx512f avx512bw avx512cd avx512dq avx512vl",
-}
-
-
 Case = dict[str, Any]
 """What the manifest says of one verified case."""
-Plan = tuple["Target", Case] | str
-"""The kernel and the case that serve a call, or why there is none."""
+Plan = tuple[int, Case] | str
+"""Which of `targets()` serves a call, as which case, or why none does. Plain data, so that a model can be copied."""
 
 
 class NotApplicable(Exception):
@@ -89,6 +81,7 @@ def _load_sibling(name: str) -> ModuleType:
 
 MANIFEST: dict[str, Any] = json.loads((HERE / "manifest.json").read_text())
 _native = _load_sibling("native")
+_machine = _load_sibling("machine")
 
 
 def _load_reference(dims: dict[str, int] | None = None, name: str = "kernelsearch_reference") -> ModuleType:
@@ -100,40 +93,7 @@ def _load_reference(dims: dict[str, int] | None = None, name: str = "kernelsearc
     return _load_python(str(entry), entry.read_text(), name, dims)
 
 
-# -- is this the machine, is this the call --------------------------------------------------------------------------
-
-
-def _check_machine(target: dict[str, Any]) -> None:
-    if target["vendor"] != "cpu":
-        _check_gpu(target)
-        return
-    arch = target["arch"]
-    if arch.startswith("x86-64"):
-        if platform.machine() not in ("x86_64", "AMD64"):
-            raise NotApplicable(f"it was built for {arch}, this machine is {platform.machine()}")
-        levels = [level for level in _X86_LEVELS if level <= arch]
-        missing = sorted({flag for level in levels for flag in _X86_LEVELS[level].split()} - _cpu_flags())
-        if missing:
-            raise NotApplicable(f"it was built for {arch}, this CPU lacks {' '.join(missing)}")
-    elif target["language"] == "cpp":
-        raise NotApplicable(f"it was built for {arch}, and whether this CPU is one cannot be checked")
-
-
-def _check_gpu(target: dict[str, Any]) -> None:
-    if not torch.cuda.is_available():
-        raise NotApplicable(f"it was verified on {target['arch']}, and there is no GPU here")
-    properties = torch.cuda.get_device_properties(0)
-    here = getattr(properties, "gcnArchName", "").split(":")[0] or f"sm_{properties.major}{properties.minor}"
-    if target["arch"].rstrip("af") != here:
-        raise NotApplicable(f"it was verified on {target['arch']}, this GPU is {here}")
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError as error:
-        raise NotApplicable(f"the CPU's flags cannot be read: {error.strerror}") from error
-    return {flag for line in lines if line.startswith("flags") for flag in line.split(":", 1)[1].split()}
+# -- is this the call --------------------------------------------------------------------------
 
 
 def _named(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -282,9 +242,10 @@ class Target:
         self.known = known
         self.name: str = known["name"]
         self.kernel: NativeKernel | PythonKernel | None = None
-        self.refusal = ""
+        self.refusal: str = _machine.refusal(known)
+        if self.refusal:
+            return
         try:
-            _check_machine(known)
             self.kernel = NativeKernel(known) if known["library"] else PythonKernel(known)
         except NotApplicable as why:
             self.refusal = str(why)
@@ -345,9 +306,9 @@ def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
             plan = self._plan(args, kwargs)
             if not isinstance(plan, str):
                 try:
-                    return self._run(*plan, args, kwargs)
+                    return self._run(targets()[plan[0]], plan[1], args, kwargs)
                 except NotApplicable as why:
-                    plan = f"target {plan[0].name}: {why}"
+                    plan = f"target {targets()[plan[0]].name}: {why}"
             if plan not in self._warned:
                 self._warned.add(plan)
                 warnings.warn(f"the reference runs instead of a kernel: {plan}", RuntimeWarning, stacklevel=2)
@@ -356,7 +317,9 @@ def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
         def explain(self, *args: Any, **kwargs: Any) -> str:
             """Which kernel such a call would use, or why none."""
             plan = self._plan(args, kwargs)
-            return f"reference: {plan}" if isinstance(plan, str) else f"target {plan[0].name}, case {plan[1]['case']}"
+            if isinstance(plan, str):
+                return f"reference: {plan}"
+            return f"target {targets()[plan[0]].name}, case {plan[1]['case']}"
 
         def _plan(self, args: Any, kwargs: Any) -> Plan:
             values = [*args, *kwargs.values()]
@@ -375,9 +338,9 @@ def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
             tensors = [value for value in named.values() if isinstance(value, torch.Tensor)]
             scalars = _scalars(named, _named(reference, *self._arguments))
             reasons = []
-            for target in targets():
+            for index, target in enumerate(targets()):
                 try:
-                    return target, target.case_for(tensors, [*self.parameters(), *self.buffers()], scalars)
+                    return index, target.case_for(tensors, [*self.parameters(), *self.buffers()], scalars)
                 except NotApplicable as why:
                     reasons.append(f"target {target.name}: {why}")
             return "; ".join(reasons) or "the bundle has no kernel"
