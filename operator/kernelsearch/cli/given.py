@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from kernelsearch.api import API_VERSION, AcceleratorProfile, KernelSearch, KernelSearchSpec
 from kernelsearch.api.documents import DocumentError, Documents, load_documents, parse
 from kernelsearch.api.profiles import packaged_profiles
-from kernelsearch.api.translate import problem_digest
+from kernelsearch.api.translate import entry_file, problem_digest
 from kernelsearch.cli.flags import Overrides
 from kernelsearch.cli.machine import Machine
 from kernelsearch.engine import SearchInputs
@@ -46,7 +46,7 @@ class Given:
         return self.search.spec
 
     def inputs(self, uid: str) -> SearchInputs:
-        """As the engine takes it. Raise DocumentError when the problem's files do not fit the spec."""
+        """As the engine takes it."""
         key = os.environ.get(API_KEY)
         models = self.spec.llm.models if self.spec.llm else ()
         return SearchInputs(
@@ -72,12 +72,14 @@ class Given:
 
 
 def resolve(file: Path, overrides: Overrides, machine: Machine) -> Given:
-    """Raise DocumentError with everything that is wrong, OSError when the file cannot be read."""
+    """Raise DocumentError with everything that is wrong, TranslateError when the problem's entry is not among its
+    files, OSError when the file cannot be read."""
     if file.suffix == ".py":
         documents = Documents(searches={"": _from_kernelbench(file, overrides, machine)})
     else:
         documents = load_documents(file)
     search, files = documents.search, documents.problem_files()
+    entry_file(search.spec.problem, files)
     search = _overridden(search, overrides)
     profiles = packaged_profiles() | documents.profiles
     skipped = {target.name: why for target in search.spec.targets if (why := _why_not(target, profiles, machine))}

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kernelsearch.api.translate import parse_duration, problem_document
-from kernelsearch.engine import batches, calls, publishing
+from kernelsearch.engine import batches, calls, proposals, publishing
 from kernelsearch.engine.calls import Call, CallEnd
 from kernelsearch.engine.errors import ProblemChanged
-from kernelsearch.engine.greeting import greet_targets
 from kernelsearch.engine.inputs import SearchInputs
 from kernelsearch.engine.judging import BatchEnd, Judging
 from kernelsearch.engine.limits import to_limits
@@ -30,19 +29,19 @@ from kernelsearch.engine.snapshot import Ended, Observer, Snapshot, waiting_for
 from kernelsearch.evaluate.base import BatchRequest, Evaluator, Progress
 from kernelsearch.llm.client import LlmClient
 from kernelsearch.search.actions import CallModel, ProposeTuned, Stop, SubmitBatch
-from kernelsearch.search.edits import find_tunables, set_tunables
+from kernelsearch.search.edits import set_tunables
 from kernelsearch.search.journal import (
+    BatchDone,
     BatchSubmitted,
-    CandidateProposed,
     Event,
     LimitsChanged,
-    Operator,
     Paused,
     Published,
     Resumed,
     SearchStarted,
     Stopped,
     StopReason,
+    TargetFailed,
 )
 from kernelsearch.search.policy import ask, wake_ns
 from kernelsearch.search.prompts import needed_sources
@@ -167,7 +166,7 @@ class Engine:
             resumed = Resumed(at_ns=0, epoch=self._epoch)
             await self._record(resumed, *self._losses("the process ended"), *new_limits)
         await self._greet_targets()
-        for batch in self._state.batches_in_flight.values():
+        for batch in tuple(self._state.batches_in_flight.values()):
             await self._start_batch(batch)
 
     def _first_events(self) -> tuple[Event, ...]:
@@ -208,10 +207,15 @@ class Engine:
             await self._greet_targets()
 
     async def _greet_targets(self) -> None:
-        """Fail what can never run, propose the seeds."""
+        """Fail the targets that can never run, propose the seeds of the others. Says nothing twice."""
         for seed in self._inputs.spec.problem.seeds:
             await self._store.put_blob(seed.content.encode())
-        if events := greet_targets(self._inputs, self._state):
+        events: list[Event] = []
+        for target in self._state.targets.values():
+            reason, message = self._inputs.why_no_target(target.limits)
+            if reason and target.failed is None:
+                events.append(TargetFailed(at_ns=0, target=target.name, reason=reason, message=message))
+        if events := [*events, *proposals.seeds(self._inputs, self._state)]:
             await self._record(*events)
 
     async def _act(self) -> None:
@@ -292,22 +296,9 @@ class Engine:
         return [calls.lost(call_id, reserved, f"{why} before the answer was read") for call_id, reserved in in_flight]
 
     async def _propose_tuned(self, action: ProposeTuned) -> None:
-        parent = self._state.candidates[action.parent]
         source = set_tunables(await self._source(action.parent), action.values)
-        values = ", ".join(f"{name} = {value}" for name, value in action.values.items())
-        proposed = CandidateProposed(
-            at_ns=0,
-            id=f"c{action.ask_no}-{action.target}",
-            ask_no=action.ask_no,
-            target=action.target,
-            operator=Operator.TUNE,
-            lane=action.lane,
-            parent=parent.id,
-            plan=f"tune {values}",
-            source_ref=await self._store.put_blob(source.encode()),
-            tunables=find_tunables(source),
-        )
-        await self._record(proposed)
+        ref = await self._store.put_blob(source.encode())
+        await self._record(proposals.tuned(action, source, ref))
 
     async def _source(self, candidate: str) -> str:
         return (await self._store.get_blob(self._state.candidates[candidate].source_ref)).decode()
@@ -328,6 +319,10 @@ class Engine:
         await self._start_batch(batch)
 
     async def _start_batch(self, batch: BatchSubmitted) -> None:
+        reason, message = self._inputs.why_no_target(self._state.targets[batch.target].limits)
+        if reason:  # the profile went while this batch was in flight
+            await self._record(BatchDone(at_ns=0, id=batch.id, results=(), infrastructure=reason, message=message))
+            return
         sources = {id: await self._source(id) for id in batch.candidates}
         request = batches.to_request(self._inputs, self._state, batch, sources)
         patience = parse_duration(self._inputs.spec.stop.pending_timeout)

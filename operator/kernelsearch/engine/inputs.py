@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from kernelsearch.api import AcceleratorProfile, KernelSearchSpec
 from kernelsearch.api.translate import entry_file, hardware_facts
 from kernelsearch.llm.client import ModelEndpoint
+from kernelsearch.search.journal import TargetLimits
 from kernelsearch.search.prompts import PromptContext
 from kernelsearch.search.state import State
 
@@ -35,8 +36,9 @@ class SearchInputs:
         """The problem file."""
         return self.files[entry_file(self.spec.problem, self.files)]
 
-    def why_no_target(self, profile: str, language: str) -> tuple[str, str]:
+    def why_no_target(self, target: TargetLimits) -> tuple[str, str]:
         """Reason and message when a target can never run; both empty when it can."""
+        profile, language = target.profile, target.language
         if profile not in self.profiles:
             return "ProfileNotFound", f"there is no AcceleratorProfile {profile}; create it or choose another one"
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from kernelsearch.api.documents import DocumentError
+from kernelsearch.api.translate import TranslateError
 from kernelsearch.cli.flags import Overrides
 from kernelsearch.cli.given import API_KEY, resolve
 from kernelsearch.cli.machine import Machine
@@ -84,6 +85,20 @@ def test_a_bare_problem_becomes_a_search_in_cpp_on_this_cpu(tmp_path: Path) -> N
 def test_a_bare_problem_without_a_model_says_which_flags_are_missing(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match="--llm-endpoint and --llm-model"):
         resolve(write(tmp_path, "class Model: ...", "p.py"), Overrides(), MACHINE)
+
+
+def test_a_problem_whose_entry_is_not_among_its_files_is_refused(tmp_path: Path) -> None:
+    files = """apiVersion: v1
+kind: ConfigMap
+metadata: {name: problem}
+data: {a.py: "", b.py: ""}
+---
+"""
+    manifest = MANIFEST.replace(
+        'inline: [{path: reference.py, content: "class Model: ..."}]', "configMap: {name: problem}"
+    )
+    with pytest.raises(TranslateError, match=r"set spec\.problem\.file"):
+        resolve(write(tmp_path, files + manifest), Overrides(), MACHINE)
 
 
 def test_the_key_comes_from_the_environment_and_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -189,6 +190,17 @@ async def test_a_target_without_its_profile_fails_and_the_others_go_on(world: Wo
     assert failed is not None
     assert failed.reason == "ProfileNotFound"
     assert list(ended.state.winners) == ["cpu"]
+
+
+async def test_a_profile_that_goes_while_a_batch_is_in_flight_fails_its_target(world: World) -> None:
+    engine = world.engine()
+    world.evaluator.before = lambda *_: engine.stop(keep_batches=True)
+    await engine.run()
+    ended = await world.run(dataclasses.replace(inputs(), profiles={}))
+    assert ended.stopped is not None
+    assert ended.stopped.reason is StopReason.NO_TARGET_RAN
+    assert "ProfileNotFound" in ended.stopped.message
+    assert not ended.state.batches_in_flight
 
 
 async def test_a_target_that_starts_nothing_within_its_pending_timeout_fails(world: World) -> None:
