@@ -6,8 +6,8 @@
 A landscape stands for a kernel problem. There are some approaches (algorithms); each has a start, and some thirty
 ideas that can be applied to it, with gains of very different size, some of them losses. A draft or a rewrite lands on a
 random approach, an edit applies one idea that its prompt does not show as tried, guided towards the larger gains as a
-profile would; 35 % of the replies do not work, and 60 % of the repairs mend them. Measurements carry 1 % noise.
-Reported is the fraction of the attainable log-speedup (best approach, all its gains) that the best *true* speedup reached.
+profile would; 35 % of the replies do not work, and 60 % of the repairs mend them. Measurements carry 1 % noise. The
+number is the share of the attainable log-speedup (best approach, all its gains) that the best *true* speedup reached.
 
 It is a filter of mechanisms, not a claim about other programs. All policies meet the same landscapes; every number is
 a function of the seed.
