@@ -62,7 +62,7 @@ _SENTENCES = {
 
 def clean(text: str, limit: int = MODEL_BYTES) -> str:
     """Printable text of at most `limit` bytes: no control, escape or direction characters, the middle cut out."""
-    text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\t", "    ")).strip("\n ")
+    text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\t", "    ")).strip("\n").rstrip()
     raw = text.encode(errors="replace")
     if len(raw) <= limit:
         return raw.decode()

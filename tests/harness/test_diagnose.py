@@ -59,22 +59,22 @@ def test_verdict_names_the_case_and_quotes_what_was_printed() -> None:
 
 
 def test_compile_text_shows_three_errors_with_five_lines_each() -> None:
-    source = "\n".join(f"line {number};" for number in range(1, 9))
+    source = "\n".join(f"  line {number};" for number in range(1, 9))
     errors = [CompileError("expected ';'", 4, 2), CompileError("first line", 1), CompileError("no such symbol")]
     assert diagnose.of_compile([*errors, CompileError("fourth", 8)], source) == (
         "COMPILE_ERROR: The source does not compile.\n"
         "error 1 of 4, line 4: expected ';'\n"
-        "    2 | line 2;\n"
-        "    3 | line 3;\n"
-        ">   4 | line 4;\n"
-        "    5 | line 5;\n"
-        "    6 | line 6;\n"
+        "    2 |   line 2;\n"
+        "    3 |   line 3;\n"
+        ">   4 |   line 4;\n"
+        "    5 |   line 5;\n"
+        "    6 |   line 6;\n"
         "error 2 of 4, line 1: first line\n"
-        ">   1 | line 1;\n"
-        "    2 | line 2;\n"
-        "    3 | line 3;\n"
-        "    4 | line 4;\n"
-        "    5 | line 5;\n"
+        ">   1 |   line 1;\n"
+        "    2 |   line 2;\n"
+        "    3 |   line 3;\n"
+        "    4 |   line 4;\n"
+        "    5 |   line 5;\n"
         "error 3 of 4: no such symbol"
     )
 
