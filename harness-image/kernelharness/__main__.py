@@ -15,9 +15,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kernelharness import isolation, native_arm, runner, zygote
+from kernelharness import isolation, machine, native_arm, runner, zygote
+from kernelharness.baselines import BaselineStore
 from kernelharness.compiler import execute as compile_in_sandbox
-from kernelharness.languages.base import UnknownLanguage, get_language
+from kernelharness.languages.base import Language, get_language
 from kernelharness.log import Log
 from kernelharness.protocol import EXIT_BAD_INPUT, Batch
 
@@ -34,17 +35,23 @@ def main(arguments: list[str] | None = None) -> int:
     judge.add_argument(
         "--cache", type=Path, default=os.environ.get(CACHE_VARIABLE), help="folder of compiled baselines"
     )
+    judge.add_argument(
+        "--torch-compile",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="auto: a search batch leaves this baseline out where an earlier one found it clearly slower than eager",
+    )
     options = parser.parse_args(arguments)
     try:
         batch = Batch.model_validate_json(_read_batch(options.batch))
         language = get_language(batch.toolchain.language)
-    except (ValueError, UnknownLanguage) as error:
+    except (ValueError, OSError) as error:
         print(f"kernelharness: the batch document is wrong: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     log = Log(_claim_stdout(), options.termination_message)
     scratch = Path(tempfile.mkdtemp(prefix="kernelharness-"))
     try:
-        return _judge(batch, language, log, options.cache, scratch)
+        return _judge(batch, language, log, options, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -57,8 +64,8 @@ def _read_batch(where: str) -> str:
     return "".join(part.read_text() for part in sorted(path.glob("part-*"))) if path.is_dir() else path.read_text()
 
 
-def _judge(batch: Batch, language: Any, log: Log, cache: Path | None, scratch: Path) -> int:
-    threads = str(len(os.sched_getaffinity(0)))
+def _judge(batch: Batch, language: Language, log: Log, options: argparse.Namespace, scratch: Path) -> int:
+    threads = str(machine.usable_cpus())
     os.environ.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, PYTHONDONTWRITEBYTECODE="1")
     tempfile.tempdir = str(scratch)
     zygote.retain_memory()
@@ -74,11 +81,10 @@ def _judge(batch: Batch, language: Any, log: Log, cache: Path | None, scratch: P
     layers |= isolation.protect_judge()
     # The judge's own helper threads would spin on a core of the arm that is being timed.
     torch.set_num_threads(1)
-    store = None
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-        store = cache / "inductor.bin"
-    return Judge(batch, language, CpuDevice(), Zygotes(light, heavy), log, layers, store, scratch).run()
+    device = CpuDevice()
+    store = BaselineStore(options.cache, batch.problem, f"{device.name}\0{torch.__version__}\0{sys.version}")
+    zygotes = Zygotes(light, heavy)
+    return Judge(batch, language, device, zygotes, log, layers, store, options.torch_compile, scratch).run()
 
 
 def _enter(config: dict[str, Any], fds: list[int]) -> None:
@@ -100,4 +106,6 @@ def _claim_stdout() -> int:
 __all__ = ["main", "native_arm"]
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # everything is written; tearing torch down would only take time

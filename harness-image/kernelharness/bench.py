@@ -65,9 +65,16 @@ class CaseBench:
     refill: Refill | None = None
     fixed_cost_ns: float = 0.0
     baseline_ns: dict[str, float] = field(default_factory=dict)
+    compile_ratio: float | None = None
+    """torch.compile's time over eager's, when an earlier batch measured it and this one does not."""
     bound: Bound | None = None
     noise: float = 0.0
     """Log ratio below which two equal arms cannot be told apart here."""
+
+    @property
+    def call_bytes(self) -> int:
+        """What one call reads and writes."""
+        return self.fact.bytes_min
 
     @property
     def gallery_end(self) -> int:
@@ -110,10 +117,12 @@ class Bench:
         """Point the runner at `count` correctness sets."""
         offset = case.gallery[position]
         self.tell(runner, Order(OrderKind.PREPARE, case.index, offset, count, case.inputs.stride, RunFlag.GALLERY))
+        runner.reports = count * len(case.fact.outputs)
 
     def show_arena(self, runner: Runner, case: CaseBench, calls: int) -> None:
         """Point the runner at the first `calls` slots of the arena."""
         self.tell(runner, Order(OrderKind.PREPARE, case.index, 0, calls, case.inputs.stride))
+        runner.reports = calls * len(case.fact.outputs)
 
     def generate(self, case: CaseBench, offset: int = 0) -> list[Tensor]:
         """A fresh input set on the desk, from a secret seed."""
@@ -128,6 +137,7 @@ class Bench:
     def run(self, runner: Runner, flags: int = 0) -> int:
         """One timed run of what was prepared; ns from before it was continued until every thread stood still."""
         runner.expect_silence()
+        runner.board.forget_reports(runner.reports)
         deadline = self.deadline()
         begin = time.perf_counter_ns()
         runner.resume()

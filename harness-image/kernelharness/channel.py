@@ -165,6 +165,10 @@ class Board:
     def write_reports(self, packed: bytes) -> None:
         self._map[BOARD_TEXT_BYTES : BOARD_TEXT_BYTES + len(packed)] = packed
 
+    def forget_reports(self, count: int) -> None:
+        """Make the first `count` reports malformed, so that none of an earlier run can pass for one of the next."""
+        self._map[BOARD_TEXT_BYTES : BOARD_TEXT_BYTES + count * REPORT_BYTES] = b"\xff" * (count * REPORT_BYTES)
+
     def read_reports(self, first: int, count: int) -> list[OutputReport]:
         """Raise ValueError when one is malformed or there cannot be as many."""
         if first < 0 or count < 0 or first + count > MAX_REPORTS:

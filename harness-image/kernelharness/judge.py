@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from kernelharness import __version__, processes
+from kernelharness.baselines import CLEARLY_SLOWER, BaselineStore
 from kernelharness.bench import Bench, CaseBench, Secret
 from kernelharness.channel import Order, OrderKind
 from kernelharness.compare import Comparer, reduction_length_of
@@ -58,7 +59,9 @@ MODEL_SEED = 42
 """Weights are part of the problem, not a secret: the candidate is handed them."""
 _CONFIRM_SETS = 2
 """A confirmation uses this many times the correctness sets."""
-_CANDIDATE_MEMORY_SHARE = 0.5
+_CANDIDATE_MEMORY_BYTES = 2 << 30
+_CANDIDATE_MEMORY_FACTOR = 8
+"""A candidate may use this much, and so many times what one call reads and writes."""
 
 
 @dataclass
@@ -86,7 +89,9 @@ class Judge:
     zygotes: Zygotes
     log: Log
     layers: dict[str, str]
-    cache: Path | None
+    store: BaselineStore
+    torch_compile: str
+    """auto | always | never: see __main__.py."""
     scratch: Path
     known: list[Known] = field(default_factory=list)
     cases: list[CaseBench] = field(default_factory=list)
@@ -169,17 +174,34 @@ class Judge:
         return list(self.batch.problem.cases) or [Case(name="default")]
 
     def _baselines(self) -> None:
+        known = self._known_compile_ratios()
+        note = "not asked for" if self.torch_compile == "never" else "" if known else self._start_compiled()
         again = self._reference("again", "reference")
-        note = self._start_compiled()
         arms = {**self.runners, "again": again}
         try:
             for case in self.timed_cases:
                 for baseline in time_baselines(self.bench, case, arms, self.rule):
                     self.log.write(baseline)
-                if "compile" not in arms:
+                if known:
+                    case.compile_ratio = known[case.fact.case]
+                    estimated = round(case.baseline_ns["eager"] * case.compile_ratio)
+                    earlier = "clearly slower than eager in an earlier batch: not timed in this one"
+                    self.log.write(Baseline(case=case.fact.case, arm="compile", ns=estimated, note=earlier))
+                elif "compile" not in arms:
                     self.log.write(Baseline(case=case.fact.case, arm="compile", note=note))
         finally:
             again.kill()
+        if "compile" in self.runners:
+            times = {case.fact.case: case.baseline_ns for case in self.timed_cases}
+            self.store.keep({name: arm["compile"] / arm["eager"] for name, arm in times.items()})
+
+    def _known_compile_ratios(self) -> dict[str, float]:
+        """Ratios of all cases, if C can be left out of this batch; else nothing."""
+        if self.torch_compile != "auto" or self.batch.purpose is not Purpose.SEARCH:
+            return {}
+        ratios = self.store.ratios()
+        slower = all(ratios.get(case.fact.case, 0.0) >= CLEARLY_SLOWER for case in self.timed_cases)
+        return ratios if slower else {}
 
     def _start_compiled(self) -> str:
         """Start C and let it compile every case; why not, when it cannot."""
@@ -204,7 +226,7 @@ class Judge:
             "model_seed": MODEL_SEED,
             "threads": self.device.threads,
             "writable": ["desk"],
-            "cache": str(self.cache) if self.cache else None,
+            "code": str(self.store.code) if self.store.code else None,
             "scratch": str(self.scratch),
         }
         return Runner(name, self.zygotes.torch, config, self.device.runner_memory(trusted=True))
@@ -309,7 +331,10 @@ class Judge:
         memory = self.device.runner_memory(trusted=False)
         config: dict[str, object] = {
             "isolate": True,
-            "memory_bytes": int(self.device.memory_bytes * _CANDIDATE_MEMORY_SHARE),
+            "memory_bytes": min(
+                self.device.memory_bytes // 2,
+                _CANDIDATE_MEMORY_BYTES + _CANDIDATE_MEMORY_FACTOR * max(case.call_bytes for case in self.cases),
+            ),
             "threads": self.device.threads,
             "model_seed": MODEL_SEED,
             "private": {"gallery": self.cases[-1].gallery_end} if private_inputs else {},

@@ -103,7 +103,10 @@ class NativeArm:
         blocks = [_Block(size) for size in self._sizes]
         for index, block in enumerate(blocks):
             prepared.bind(index, block.address)
-        prepared()
+        try:
+            prepared()
+        except NativeError as error:  # the kernel's own words, without our traceback around them
+            raise ArmError(Failure.ERROR, str(error)) from error
         return blocks
 
     def copy(self, result: list[_Block]) -> list[_Block]:

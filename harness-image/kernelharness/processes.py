@@ -95,6 +95,8 @@ class Runner:
         self.board = channel.Board(board_fd)
         os.close(board_fd)
         self._pipes = [_Pipe(readable, bytearray()) for readable, _ in outs]
+        self.reports = 0
+        """Output reports that the next run owes."""
         self._stopped = False
         self._status: int | None = None
         self._notifier: seccomp.Notifier | None = None
@@ -232,7 +234,12 @@ class Runner:
 
     def _judge_call(self) -> None:
         assert self._notifier is not None
-        if (forbidden := self._notifier.answer()) is not None:
+        try:
+            forbidden = self._notifier.answer()
+        except ProcessLookupError:
+            self._selector.unregister(self._notifier.fd)
+            return
+        if forbidden is not None:
             raise RunnerFault(self, FaultKind.FORBIDDEN, forbidden)
 
     def _wait_dead(self) -> None:
@@ -243,9 +250,11 @@ class Runner:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self._bury(status)
-            self._selector.select(0.01)
-            if self._notifier is not None and self._notifier.is_pending():
-                self._judge_call()
+            for key, _ in self._selector.select(0.01):
+                if key.data == "notification":
+                    self._judge_call()
+                elif key.data != "reply":
+                    self._drain(key.data)
         raise RunnerFault(self, FaultKind.PROTOCOL, f"{self.name} closed its channel")
 
     def _bury(self, status: int) -> None:

@@ -12,7 +12,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import select
 import struct
 from dataclasses import dataclass
 
@@ -199,18 +198,18 @@ class Notifier:
     """T's end of a runner's filter: names what the runner tried, and refuses it."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def is_pending(self) -> bool:
-        return bool(select.select([self._fd], [], [], 0)[0])
+        self.fd = fd
 
     def answer(self) -> str | None:
-        """Refuse the pending call. What was forbidden about it, or None when it is no offence."""
+        """Refuse the pending call. What was forbidden about it, or None when it is no offence.
+
+        Raise ProcessLookupError when nobody is left who could call.
+        """
         buffer = bytearray(_NOTIFICATION.size)
         try:
-            fcntl.ioctl(self._fd, _RECEIVE, buffer)
-        except OSError:
-            return None  # the caller died meanwhile
+            fcntl.ioctl(self.fd, _RECEIVE, buffer)
+        except OSError as error:
+            raise ProcessLookupError(error.errno, "the filtered process is gone") from error
         ident, pid, _, number, _, _, *args = _NOTIFICATION.unpack(buffer)
         call = _Call(ident, pid, syscalls.NAMES.get(number, str(number)), tuple(args))
         is_file = call.name in FILE_WRITES or call.name in ("open", "openat")
@@ -223,11 +222,11 @@ class Notifier:
         return f"the system call {call.name}, which would write to the file system" + (f" ({path!r})" if path else "")
 
     def close(self) -> None:
-        os.close(self._fd)
+        os.close(self.fd)
 
     def _refuse(self, call: _Call, number: int) -> None:
         try:
-            fcntl.ioctl(self._fd, _SEND, _ANSWER.pack(call.id, 0, -number, 0))
+            fcntl.ioctl(self.fd, _SEND, _ANSWER.pack(call.id, 0, -number, 0))
         except OSError:
             return  # the caller died meanwhile
 

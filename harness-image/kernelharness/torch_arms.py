@@ -180,11 +180,11 @@ class CompiledArm(TorchArm):
 
     def __init__(self, config: dict[str, Any], memory: Memory) -> None:
         super().__init__(config, memory)
-        self.store = Path(config["cache"]) if config.get("cache") else None
+        self.code = Path(config["code"]) if config.get("code") else None
         scratch = Path(config["scratch"])
         os.environ.update(TORCHINDUCTOR_CACHE_DIR=str(scratch), TORCHINDUCTOR_COMPILE_THREADS="1", TMPDIR=str(scratch))
-        if self.store is not None and self.store.exists():
-            torch.compiler.load_cache_artifacts(self.store.read_bytes())
+        if self.code is not None and self.code.exists():
+            torch.compiler.load_cache_artifacts(self.code.read_bytes())
 
     def make_call(self, case: int, state_offset: int) -> Call:
         loaded = self.load_problem(case)
@@ -200,11 +200,11 @@ class CompiledArm(TorchArm):
         return _eager(compiled, self.facts[case])
 
     def _keep(self) -> None:
-        if self.store is None or (artifacts := torch.compiler.save_cache_artifacts()) is None:
+        if self.code is None or (artifacts := torch.compiler.save_cache_artifacts()) is None:
             return
-        part = self.store.with_suffix(f".{os.getpid()}")
+        part = self.code.with_suffix(f".{os.getpid()}")
         part.write_bytes(artifacts[0])
-        part.replace(self.store)
+        part.replace(self.code)
 
 
 class CandidateArm(TorchArm):

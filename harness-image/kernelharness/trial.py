@@ -17,7 +17,7 @@ from kernelharness.channel import RunFlag
 from kernelharness.compare import Comparer
 from kernelharness.processes import Runner
 from kernelharness.protocol import CaseResult, Stage, Verdict
-from kernelharness.timing import Rule, estimate
+from kernelharness.timing import Estimate, Rule, estimate
 from kernelharness.verdicts import Rejection, of_comparison, of_repetition, rejecting
 
 _MAX_VOID_SHARE = 0.5
@@ -143,6 +143,12 @@ class Trial:
 _SAID = {"given": "as the problem makes them", "mixed": "signs mixed, rescaled", "outliers": "some large values"}
 
 
+def _speedup_compile(case: CaseBench, found: dict[str, Estimate]) -> float | None:
+    if "compile" in found:
+        return math.exp(found["compile"].mean)
+    return math.exp(found["eager"].mean) * case.compile_ratio if case.compile_ratio else None
+
+
 def _case_result(
     case: CaseBench, ratios: dict[str, list[float]], times: dict[str, list[float]], lead: str
 ) -> CaseResult:
@@ -158,7 +164,7 @@ def _case_result(
         baseline=lead,
         baseline_ns=round(median[lead]),
         speedup_eager=math.exp(found["eager"].mean),
-        speedup_compile=math.exp(found["compile"].mean) if "compile" in found else None,
+        speedup_compile=_speedup_compile(case, found),
         samples=best.samples,
         mean_log_ratio=best.mean,
         standard_error=best.standard_error,

@@ -67,8 +67,9 @@ def rejecting(runner: Runner, fact: CaseFact | None = None) -> Iterator[None]:
         runner.kill()
         verdict = _verdict_of(fault, runner.output)
         printed = runner.output if fault.kind is not FaultKind.FAILED else ""
-        text = diagnose.of_verdict(verdict, case, fault.text, printed)
-        raise Rejection(verdict, f"{_last_line(fault.text)}{f' in case {case!r}' if case else ''}", text) from fault
+        said = f"it tried {fault.text}" if fault.kind is FaultKind.FORBIDDEN else fault.text
+        text = diagnose.of_verdict(verdict, case, said, printed)
+        raise Rejection(verdict, f"{_last_line(said)}{f' in case {case!r}' if case else ''}", text) from fault
 
 
 def _verdict_of(fault: RunnerFault, output: str) -> Verdict:

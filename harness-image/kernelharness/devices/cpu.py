@@ -18,12 +18,11 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kernelharness import syscalls
+from kernelharness import machine, syscalls
 from kernelharness.channel import ITEM_BYTES, OutputReport, make_memory
 from kernelharness.devices.base import Ceilings, Device, Interference, OutputFault
 from kernelharness.layout import Layout
@@ -36,7 +35,6 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE
 _SHARED, _DESK = ("arena", "gallery"), "desk"
 _LARGEST_VIEW = 1 << 30
 """Bytes that one output may span in the runner's memory, gaps included."""
-_DEFAULT_CACHE_BYTES = 32 << 20
 _SWEEP_FACTOR = 2
 _CEILING_BYTES = 128 << 20
 
@@ -45,20 +43,19 @@ class CpuDevice(Device):
     """The CPUs that this process may use."""
 
     def __init__(self) -> None:
-        cpus = sorted(os.sched_getaffinity(0))
-        self.threads = min(len(cpus), _cgroup_cpus() or len(cpus))
-        self.name = f"{_model_name()}, {self.threads} cores"
+        self.threads = machine.usable_cpus()
+        self.name = f"{machine.cpu_model()}, {self.threads} cores"
         self.driver = f"Linux {platform.release()}"
-        self.memory_bytes = memory_limit()
+        self.memory_bytes = machine.memory_limit()
         self._fds = {name: make_memory(name, self.memory_bytes) for name in (*_SHARED, _DESK)}
         self._maps = {name: mmap.mmap(fd, self.memory_bytes) for name, fd in self._fds.items()}
         for name in _SHARED:
             with contextlib.suppress(OSError):  # before Linux 5.1; then the runner's filter alone forbids it
                 fcntl.fcntl(self._fds[name], fcntl.F_ADD_SEALS, _SEALS)
         self._read_only = {name: os.open(f"/proc/self/fd/{self._fds[name]}", os.O_RDONLY) for name in _SHARED}
-        self.cache_bytes = _cache_bytes()
+        self.cache_bytes = machine.last_level_cache()
         self._sweep = torch.ones(_SWEEP_FACTOR * self.cache_bytes // 8, dtype=torch.int64)
-        self._throttled = _throttled_periods()
+        self._throttled = machine.throttled_periods()
 
     def runner_memory(self, *, trusted: bool) -> dict[str, int]:
         return self._read_only | ({_DESK: self._fds[_DESK]} if trusted else {})
@@ -86,7 +83,7 @@ class CpuDevice(Device):
             self._sweep.sum()
 
     def watch(self) -> Interference:
-        before, self._throttled = self._throttled, _throttled_periods()
+        before, self._throttled = self._throttled, machine.throttled_periods()
         return Interference(throttled=self._throttled > before)
 
     def measure_ceilings(self) -> Ceilings:
@@ -105,15 +102,6 @@ def _measure_ceilings() -> Ceilings:
     left, right = torch.ones(768, 768), torch.ones(768, 768)
     products = [_seconds(lambda: torch.mm(left, right)) for _ in range(6)]
     return Ceilings(2 * _CEILING_BYTES / min(copies), {"float32": 2 * 768**3 / min(products)})
-
-
-def memory_limit() -> int:
-    """Bytes that this container, or this machine, has."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            limits.append(int(Path(path).read_text()))
-    return min(limits) // mmap.PAGESIZE * mmap.PAGESIZE
 
 
 def _reports(runner: Runner, first: int, count: int) -> list[OutputReport]:
@@ -159,40 +147,3 @@ def _seconds(work: object) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _model_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
-def _cache_bytes() -> int:
-    """The last-level cache as the kernel tells it."""
-    sizes = [_DEFAULT_CACHE_BYTES]
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        with contextlib.suppress(OSError, ValueError):
-            sizes.append(int(path.read_text().strip().removesuffix("K")) * 1024)
-    return max(sizes)
-
-
-def _cgroup_cpus() -> int | None:
-    """Whole CPUs of this container's quota; None without one."""
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (int(word) for word in Path("/sys/fs/cgroup/cpu.max").read_text().split())
-        return max(1, quota // period)
-    with contextlib.suppress(OSError, ValueError):
-        folder = Path("/sys/fs/cgroup/cpu")
-        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-        return max(1, quota // period) if quota > 0 else None
-    return None
-
-
-def _throttled_periods() -> int:
-    for path in ("/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat"):
-        with contextlib.suppress(OSError):
-            for line in Path(path).read_text().splitlines():
-                if line.startswith("nr_throttled"):
-                    return int(line.split()[1])
-    return 0

@@ -1,0 +1,60 @@
+"""The fixture that runs a real judge through its command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from kernelharness.protocol import (
+    Batch,
+    Candidate,
+    Case,
+    File,
+    Problem,
+    Purpose,
+    Tolerance,
+    Toolchain,
+    parse_log,
+)
+
+from .judging import SCALED_ROWS, SCALED_ROWS_CASES, Judged, RunJudge
+
+
+@pytest.fixture(scope="session")
+def run_judge(tmp_path_factory: pytest.TempPathFactory) -> RunJudge:
+    """Run a real judge on candidates; compiled baselines are kept for the session."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    def run(
+        candidates: list[Candidate],
+        *,
+        language: str = "cpp",
+        reference: str = SCALED_ROWS,
+        cases: list[Case] | None = None,
+        purpose: Purpose = Purpose.SEARCH,
+        tolerance: Tolerance | None = None,
+        run_timeout_seconds: int = 20,
+        torch_compile: str = "never",
+        arguments: tuple[str, ...] = (),
+    ) -> Judged:
+        folder = tmp_path_factory.mktemp("batch")
+        batch = Batch(
+            id="batch",
+            purpose=purpose,
+            problem=Problem(
+                files=[File(path="reference.py", content=reference)],
+                cases=SCALED_ROWS_CASES if cases is None else cases,
+                tolerance=tolerance or Tolerance(),
+            ),
+            toolchain=Toolchain(language=language, arch="x86-64-v3", run_timeout_seconds=run_timeout_seconds),
+            candidates=candidates,
+        )
+        path = folder / "batch.json"
+        path.write_text(batch.to_json())
+        command = [sys.executable, "-m", "kernelharness", "judge", "--batch", str(path), "--cache", str(cache)]
+        command += ["--torch-compile", torch_compile]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=folder, check=False)
+        return Judged(parse_log(done.stdout) if done.stdout else [], done.returncode, done.stderr)
+
+    return run
