@@ -19,6 +19,7 @@ from kernelsearch.cli.cost import highest_cost
 from kernelsearch.cli.exits import CommandError, Exit
 from kernelsearch.cli.flags import Overrides
 from kernelsearch.cli.given import Given
+from kernelsearch.cli.models import ask_all
 from kernelsearch.cli.narrate import duration
 from kernelsearch.cli.run import resolve_file
 from kernelsearch.cli.views import open_console
@@ -28,7 +29,6 @@ from kernelsearch.engine.calls import build
 from kernelsearch.evaluate.base import Evaluator
 from kernelsearch.evaluate.local import LocalEvaluator
 from kernelsearch.llm.client import LlmClient
-from kernelsearch.llm.errors import LlmError
 from kernelsearch.llm.pricing import highest_input_tokens
 from kernelsearch.search.actions import CallModel
 from kernelsearch.search.journal import BatchSubmitted, LimitsChanged, SearchStarted
@@ -92,13 +92,13 @@ async def _check(given: Given, report: Report) -> None:
 
 async def _ping(inputs: SearchInputs, report: Report) -> None:
     async with LlmClient(retries=1) as client:
-        for name, endpoint in inputs.endpoints.items():
-            try:
-                await client.ping(endpoint)
-            except LlmError as error:
-                report.bad(f"model {name}: {error.reason.value}: {error.message}")
-            else:
-                report.good(f"model {name}: {endpoint.model} at {endpoint.endpoint} answers")
+        answers = await ask_all(client, inputs.endpoints)
+    for name, error in answers.items():
+        endpoint = inputs.endpoints[name]
+        if error is None:
+            report.good(f"model {name}: {endpoint.model} at {endpoint.endpoint} answers")
+        else:
+            report.bad(f"model {name}: {error}")
 
 
 async def _probe(

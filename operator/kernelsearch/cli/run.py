@@ -21,12 +21,14 @@ from kernelsearch.cli.flags import Overrides
 from kernelsearch.cli.folder import SearchFolder, uid_of
 from kernelsearch.cli.given import Given, resolve
 from kernelsearch.cli.machine import has_harness, this_machine
+from kernelsearch.cli.models import ask_all
 from kernelsearch.cli.narrate import Narrator
 from kernelsearch.cli.publisher import FolderPublisher
 from kernelsearch.cli.report import write_report
 from kernelsearch.cli.views import open_console, targets_table, usage_line, view_for
-from kernelsearch.engine import Ended, Engine, ProblemChanged, to_limits
+from kernelsearch.engine import Ended, Engine, ProblemChanged, SearchInputs, to_limits
 from kernelsearch.llm.client import LlmClient
+from kernelsearch.llm.errors import LlmReason
 from kernelsearch.search.state import State, fold
 from kernelsearch.store.base import StoreError
 
@@ -73,8 +75,10 @@ async def _run(console: Console, given: Given, folder: SearchFolder, file: Path,
         narrator = Narrator()
         narrator.skip(before)
         max_requests = given.spec.llm.max_concurrent_requests if given.spec.llm else 1
-        with view_for(console, narrator) as view:
-            async with LlmClient(max_concurrent_requests=max_requests) as client:
+        async with LlmClient(max_concurrent_requests=max_requests) as client:
+            if before.stopped is None:
+                await _need_a_model(client, inputs)
+            with view_for(console, narrator) as view:
                 engine = Engine(
                     inputs,
                     store=store,
@@ -87,6 +91,15 @@ async def _run(console: Console, given: Given, folder: SearchFolder, file: Path,
         await write_report(folder.report, inputs, ended, store)
     _conclude(console, given, folder, ended, file)
     return exit_code(ended)
+
+
+async def _need_a_model(client: LlmClient, inputs: SearchInputs) -> None:
+    """A wrong address or key is told at once, not after the reference was measured and many calls were tried."""
+    answers = await ask_all(client, inputs.endpoints)
+    reasons = [f"model {name}: {error}" for name, error in answers.items() if error is not None]
+    busy = any(error is not None and error.reason is LlmReason.RATE_LIMITED for error in answers.values())
+    if reasons and len(reasons) == len(answers) and not busy:
+        raise CommandError(Exit.FAILED, "no model answers, nothing was run\n" + "\n".join(reasons))
 
 
 async def _until_told(engine: Engine, console: Console) -> Ended:

@@ -21,6 +21,7 @@ from kernelsearch.store.sqlite import SqliteStore
 from rich.console import Console
 
 from ..engine.simulated import KeepingPublisher, SimulatedEvaluator, inputs, manifest
+from ..llm.endpoint import error, serving
 
 KERNELSEARCH = Path(sys.executable).with_name("kernelsearch")
 
@@ -66,6 +67,16 @@ def test_a_suspended_search_is_not_run(tmp_path: Path) -> None:
     done = kernelsearch("run", "search.yaml", folder=tmp_path)
     assert done.returncode == Exit.USAGE
     assert "set spec.suspend to false" in done.stderr
+
+
+async def test_when_no_model_answers_nothing_is_run_and_the_reason_is_told(tmp_path: Path) -> None:
+    (tmp_path / "problem.py").write_text("class Model: ...\n")
+    async with serving(error(401, "that key is not known")) as endpoint:
+        flags = ("--llm-endpoint", endpoint.url, "--llm-model", "m")
+        done = await asyncio.to_thread(kernelsearch, "run", "problem.py", *flags, folder=tmp_path)
+    assert done.returncode == Exit.FAILED
+    assert "LLMUnauthorized" in done.stderr
+    assert not (tmp_path / "out" / "problem" / "batches").exists()
 
 
 def test_starting_over_without_a_terminal_needs_yes(tmp_path: Path) -> None:
