@@ -39,7 +39,7 @@ PROGRAMS: dict[str, tuple[dict[str, str], str]] = {
         {f"{_CONTAINERD}/{name}": name for name in ("containerd", "containerd-shim-runc-v2", "ctr")},
         "-X github.com/containerd/containerd/v2/version.Version=v2.4.2",
     ),
-    "coredns": ({"github.com/coredns/coredns": "coredns"}, ""),
+    "coredns": ({".": "coredns"}, ""),
     "helm": ({"helm.sh/helm/v4/cmd/helm": "helm"}, ""),
     "pause": ({".": "pause"}, ""),
 }

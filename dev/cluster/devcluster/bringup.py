@@ -24,7 +24,7 @@ def up(instance: Instance) -> None:
     """Brings the cluster up, or repairs it, or does nothing, as needed."""
     _require_root()
     with exclusive(instance.command_lock):
-        packages.ensure(packages.NODE, instance.cache / "log")
+        packages.ensure(packages.NODE, instance.cache)
         binaries.build(instance)
         _finish_removal(instance)
         instance.logs.mkdir(parents=True, exist_ok=True)

@@ -50,11 +50,14 @@ def _status(own: Instance) -> None:
 
 
 def _build(own: Instance) -> None:
-    packages.ensure(packages.IMAGES, own.cache / "log")
+    packages.ensure(packages.IMAGES, own.cache)
     print(binaries.build(own))
 
 
 def _images(own: Instance) -> None:
+    if "--build-only" in sys.argv[1:]:
+        images.build(own, [word for word in sys.argv[1:] if word != "--build-only"])
+        return
     for name, reference in images.publish(own, sys.argv[1:]).items():
         print(f"{name} {reference}")
 

@@ -42,27 +42,43 @@ TEST_IMAGES = {
 _SUITE, _MIRROR = "bookworm", "http://deb.debian.org/debian"
 
 
+def build(instance: Instance, names: list[str]) -> None:
+    """Builds images without pushing them: needs no cluster, so it may run while the cluster's programs are built."""
+    _check(names)
+    packages.ensure(packages.IMAGES, instance.cache)
+    with storage(instance):
+        _build_all(instance, names)
+
+
 def publish(instance: Instance, names: list[str]) -> dict[str, str]:
     """Builds and pushes images; returns their references by digest (kept in `images.json` in the cache as well)."""
-    unknown = sorted(set(names) - set(IMAGES | TEST_IMAGES))
-    if unknown:
-        raise Failure(f"no such image: {', '.join(unknown)}; there are {', '.join(IMAGES)}")
+    _check(names)
     registry = os.environ.get("KERNELSEARCH_REGISTRY", instance.registry)
-    packages.ensure(packages.IMAGES, instance.cache / "log")
+    packages.ensure(packages.IMAGES, instance.cache)
     references_file = instance.cache / "images.json"
     references: dict[str, str] = json.loads(references_file.read_text()) if references_file.exists() else {}
     with exclusive(instance.command_lock), storage(instance):
-        base = _base(instance)
+        _build_all(instance, names)
         for name in names or IMAGES:
-            with step(f"building {name}"):
-                _build(instance, name, base)
             with step(f"pushing {name}"):
                 references[name] = _push(instance, name, registry)
             partial = references_file.with_suffix(".partial")
             partial.write_text(json.dumps(references, indent=1) + "\n")
             partial.replace(references_file)
-        buildah(instance, "rmi", "--prune")  # what earlier builds of the same names left behind
     return {name: references[name] for name in names or IMAGES}
+
+
+def _check(names: list[str]) -> None:
+    if unknown := sorted(set(names) - set(IMAGES)):
+        raise Failure(f"no such image: {', '.join(unknown)}; there are {', '.join(IMAGES)}")
+
+
+def _build_all(instance: Instance, names: list[str]) -> None:
+    base = _base(instance)
+    for name in names or IMAGES:
+        with step(f"building {name}"):
+            _build(instance, name, base)
+    buildah(instance, "rmi", "--prune")  # what earlier builds of the same names left behind
 
 
 def _local(name: str) -> str:
