@@ -11,7 +11,7 @@ import asyncio
 import time
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from kernelsearch.controller.runner import Services
@@ -55,12 +55,14 @@ class SearchMetrics(Collector):
         active = GaugeMetricFamily("kernelsearch_searches_active", "Searches that run now")
         evaluated = GaugeMetricFamily("kernelsearch_candidates_evaluated", "Candidates judged", labels=["search"])
         cost = GaugeMetricFamily("kernelsearch_llm_cost", "Spent on models, in budget.currency", labels=["search"])
+        writes = CounterMetricFamily("kernelsearch_status_writes", "Status writes of all searches")
+        writes.add_metric([], self._services.pace.turns)
         engines = list(self._services.engines.values())
         active.add_metric([], len(engines))
         for engine in engines:
             evaluated.add_metric([engine.state.uid], engine.state.ledger.evaluations)
             cost.add_metric([engine.state.uid], engine.state.ledger.cost_micros / 1e6)
-        return [active, evaluated, cost]
+        return [active, evaluated, cost, writes]
 
 
 def ailment(services: Services) -> str:

@@ -39,8 +39,11 @@ class Pace:
     def __init__(self, per_second: float) -> None:
         self._seconds = 1.0 / per_second
         self._next = 0.0
+        self.turns = 0
+        """How often somebody had a turn: the number of status writes."""
 
     async def turn(self) -> None:
+        self.turns += 1
         now = time.monotonic()
         self._next = max(self._next + self._seconds, now)
         await asyncio.sleep(self._next - now)

@@ -90,7 +90,7 @@ def fit(status: KernelSearchStatus, limit: int = MAX_BYTES) -> tuple[KernelSearc
 
 def size(status: KernelSearchStatus) -> int:
     """Bytes of the status as JSON."""
-    return len(json.dumps(manifest(status)).encode())
+    return len(json.dumps(manifest(status), ensure_ascii=False).encode())
 
 
 def manifest(status: KernelSearchStatus) -> dict[str, object]:
