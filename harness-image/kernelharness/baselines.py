@@ -1,8 +1,8 @@
 """What is known of torch.compile's baseline from earlier batches of the same problem on the same machine.
 
-Compiling costs 12 to 21 s and loading inductor 5 s, so compiled code is kept with the problem, and a search batch leaves
-C out where it is known to be clearly slower than eager: a confirmation always measures it. The folder is the judge's
-own; no candidate can write there. Neighbours: judge.py, torch_arms.py (CompiledArm reads and writes the code).
+Compiling costs 12 to 21 s and loading inductor 5 s, so compiled code is kept with the problem, and a search batch
+leaves C out where it is known to be clearly slower than eager: a confirmation always measures it. The folder is the
+judge's own; no candidate can write there. Neighbours: judge.py, torch_arms.py (CompiledArm reads and writes the code).
 """
 
 from __future__ import annotations

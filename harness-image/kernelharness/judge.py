@@ -274,7 +274,7 @@ class Judge:
             results = self._stages(trial, walls)
             result = accepted(candidate, results, self.timed_cases, self.ceilings, self.device.cache_bytes)
         except Rejection as rejection:
-            if rejection.verdict is Verdict.MEMORY_FAULT:
+            if rejection.bad_pointer:
                 rejection = self._writes_inputs(candidate, compiled, trial) or rejection
             result = rejected(candidate, rejection, trial.stage)
         finally:

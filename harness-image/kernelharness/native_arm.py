@@ -18,6 +18,8 @@ from kernelharness.protocol import CaseFact, TensorFact
 from kernelharness.runner import ArmError, Memory
 
 _ADDRESS_BYTES = 8
+_NO_MEMORY = "out of memory"
+"""What problem.h makes of std::bad_alloc."""
 
 _libc = ctypes.CDLL(None)
 _allocate = _libc.aligned_alloc
@@ -106,7 +108,8 @@ class NativeArm:
         try:
             prepared()
         except NativeError as error:  # the kernel's own words, without our traceback around them
-            raise ArmError(Failure.ERROR, str(error)) from error
+            failure = Failure.OOM if str(error) == _NO_MEMORY else Failure.ERROR
+            raise ArmError(failure, str(error)) from error
         return blocks
 
     def copy(self, result: list[_Block]) -> list[_Block]:

@@ -264,5 +264,7 @@ def _not_loaded(arguments: Sequence[Any]) -> list[Tensor]:
 def _where(tensor: Tensor) -> OutputReport:
     if type(tensor) is not Tensor and type(tensor) is not nn.Parameter:
         raise ArmError(Failure.NOT_A_TENSOR, f"forward() returned a {type(tensor).__name__}, not a plain torch.Tensor")
+    if tensor.device.type != "cpu":
+        raise ArmError(Failure.NOT_A_TENSOR, f"forward() returned a tensor on {tensor.device}, not on the CPU")
     dtype = str(tensor.dtype).removeprefix("torch.")
     return OutputReport(tensor.data_ptr(), dtype, tuple(tensor.shape), tensor.stride())

@@ -27,9 +27,11 @@ _MEMORY_WORDS = ("bad_alloc", "allocate memory", "MemoryError")
 class Rejection(Exception):
     """The verdict is not OK. `text` is one line for a table, `diagnosis` what the model is told."""
 
-    def __init__(self, verdict: Verdict, text: str, diagnosis: str | None = None) -> None:
+    def __init__(self, verdict: Verdict, text: str, diagnosis: str | None = None, *, bad_pointer: bool = False) -> None:
         super().__init__(text)
         self.verdict = verdict
+        self.bad_pointer = bad_pointer
+        """The process died of touching memory that it may not touch."""
         self.text = text
         self.diagnosis = diagnose.of_verdict(verdict, detail=text) if diagnosis is None else diagnosis
 
@@ -67,9 +69,12 @@ def rejecting(runner: Runner, fact: CaseFact | None = None) -> Iterator[None]:
         runner.kill()
         verdict = _verdict_of(fault, runner.output)
         printed = runner.output if fault.kind is not FaultKind.FAILED else ""
+        touched = fault.signal_number in _BAD_POINTER
         said = f"it tried {fault.text}" if fault.kind is FaultKind.FORBIDDEN else fault.text
         text = diagnose.of_verdict(verdict, case, said, printed)
-        raise Rejection(verdict, f"{_last_line(said)}{f' in case {case!r}' if case else ''}", text) from fault
+        raise Rejection(
+            verdict, f"{_last_line(said)}{f' in case {case!r}' if case else ''}", text, bad_pointer=touched
+        ) from fault
 
 
 def _verdict_of(fault: RunnerFault, output: str) -> Verdict:

@@ -16,6 +16,16 @@ import gc
 def others(x):
     return [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and t.shape == x.shape and t is not x]
 """
+FRAMES = """
+import sys
+
+def clear_kept():
+    frame = sys._getframe()
+    while frame is not None:
+        if isinstance(frame.f_locals.get("kept"), list):
+            frame.f_locals["kept"].clear()
+        frame = frame.f_back
+"""
 SUBCLASS = """
 class Yes(torch.Tensor):
     @classmethod
@@ -98,10 +108,10 @@ CANDIDATES = {
     "subclass": (python("subclass", head=SUBCLASS, after="result = x.as_subclass(Yes)"), Verdict.RUNTIME_ERROR),
     "zeroes_inputs": (python("zeroes_inputs", after="x.zero_()\nresult = x"), Verdict.INPUT_MUTATED),
     "shim_frames": (
-        python("shim_frames", head="import sys", after="sys._getframe(2).f_locals['kept'].clear()\nresult = x"),
-        Verdict.WRONG_VALUES,
+        python("shim_frames", head=FRAMES, after="clear_kept()"),
+        Verdict.TAMPERING,
     ),
-    "meta": (python("meta", after="result = torch.empty_like(x, device='meta')"), Verdict.MEMORY_FAULT),
+    "meta": (python("meta", after="result = torch.empty_like(x, device='meta')"), Verdict.RUNTIME_ERROR),
     # -- broken ---------------------------------------------------------------------------------------------------
     "syntax": (python("syntax", before="x = = 1"), Verdict.COMPILE_ERROR),
     "no_class": (python("no_class", source="import torch\n"), Verdict.LOAD_ERROR),
