@@ -69,7 +69,7 @@ def publish(instance: Instance, names: list[str]) -> dict[str, str]:
 
 
 def _check(names: list[str]) -> None:
-    if unknown := sorted(set(names) - set(IMAGES)):
+    if unknown := sorted(set(names) - set(IMAGES | TEST_IMAGES)):
         raise Failure(f"no such image: {', '.join(unknown)}; there are {', '.join(IMAGES)}")
 
 
