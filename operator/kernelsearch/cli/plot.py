@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Literal
 
 _WIDTH, _HEIGHT = 760, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
@@ -20,7 +21,8 @@ class Point:
     """Place in the order in which candidates finished, from 1."""
     speedup: float
     label: str
-    verified: bool
+    kind: Literal["ran", "verified", "refused"]
+    """A refused one was fast once and failed in a fresh process: it has a dot and never leads."""
 
 
 def best_so_far(points: Sequence[Point], finished: int) -> str:
@@ -47,13 +49,13 @@ def best_so_far(points: Sequence[Point], finished: int) -> str:
         parts.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}x</text>')
     path, best = "", 0.0
     for point in points:
-        if point.speedup > best:
+        if point.speedup > best and point.kind != "refused":
             path += f"{'H' if path else 'M'}{x(point.number):.1f}{'V' if path else ','}{y(point.speedup):.1f}"
             best = point.speedup
-    parts.append(f'<path class="best" d="{path}H{x(finished + 0.5):.1f}"/>')
+    if path:
+        parts.append(f'<path class="best" d="{path}H{x(finished + 0.5):.1f}"/>')
     for point in points:
-        kind = "verified" if point.verified else "ran"
-        dot = f'<circle class="{kind}" cx="{x(point.number):.1f}" cy="{y(point.speedup):.1f}" r="4">'
+        dot = f'<circle class="{point.kind}" cx="{x(point.number):.1f}" cy="{y(point.speedup):.1f}" r="4">'
         parts.append(f"{dot}<title>{escape(point.label)}: {point.speedup:.3f}x</title></circle>")
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(

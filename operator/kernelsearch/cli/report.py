@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from kernelharness.protocol import Baseline, CaseFact
@@ -72,7 +73,7 @@ def _page(state: State, target: TargetState, source: str) -> TargetPage:
     own = [candidate for candidate in state.candidates.values() if candidate.target == target.name]
     finished = sorted((c for c in own if c.finished_no is not None), key=lambda c: c.finished_no or 0)
     points = [
-        Point(number, candidate.speedup, candidate.id, candidate.verified)
+        Point(number, candidate.speedup, candidate.id, _kind(candidate))
         for number, candidate in enumerate(finished, 1)
         if candidate.speedup is not None and candidate.alias_of is None
     ]
@@ -83,6 +84,12 @@ def _page(state: State, target: TargetState, source: str) -> TargetPage:
         source=source,
         candidates=(*finished, *(c for c in own if c.finished_no is None)),
     )
+
+
+def _kind(candidate: Candidate) -> Literal["ran", "verified", "refused"]:
+    if candidate.refused:
+        return "refused"
+    return "verified" if candidate.verified else "ran"
 
 
 def _budget(state: State, now_ns: int) -> list[tuple[str, str, str]]:

@@ -134,10 +134,15 @@ async def test_what_an_earlier_run_told_is_not_told_again(tmp_path: Path) -> Non
     assert list(narrator.lines(Snapshot(ended.state))) == []
 
 
-def test_the_plot_has_a_dot_for_each_kernel_and_a_step_for_each_new_best() -> None:
-    points = [Point(1, 0.8, "a", False), Point(2, 1.5, "b", False), Point(4, 1.2, "c", True)]
+def test_the_plot_has_a_dot_for_each_kernel_and_a_step_for_each_new_best_that_held() -> None:
+    points = [
+        Point(1, 0.8, "a", "ran"),
+        Point(2, 1.5, "b", "ran"),
+        Point(3, 9.0, "cheat", "refused"),
+        Point(4, 1.2, "c", "verified"),
+    ]
     plot = best_so_far(points, finished=5)
-    assert plot.count("<circle") == 3
+    assert plot.count("<circle") == 4
     assert plot.count('class="verified"') == 1
     path = re.search(r'class="best" d="([^"]*)"', plot)
     assert path is not None
