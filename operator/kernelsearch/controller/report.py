@@ -17,7 +17,7 @@ from kernelharness.protocol import Purpose
 from kernelsearch.api.resources import KernelSearch
 from kernelsearch.api.search_status import Condition, KernelSearchStatus
 from kernelsearch.controller import events
-from kernelsearch.controller.conditions import Output, Rejection, Situation
+from kernelsearch.controller.conditions import Output, Situation
 from kernelsearch.controller.status import StatusWriter
 from kernelsearch.controller.view import Origin, status_of
 from kernelsearch.controller.wakeups import APPROVAL
@@ -43,10 +43,8 @@ class Reporter:
             problem_digest=status.problem_digest or "",
             epoch=epoch,
             previous=status.conditions,
-            started_at=status.start_time or "",
         )
-        self._snapshot = Snapshot(State())
-        self._rejection: Rejection | None = None
+        self._snapshot: Snapshot | None = None
         self._trouble: tuple[str, str] | None = None
         self._news = asyncio.Event()
 
@@ -58,14 +56,8 @@ class Reporter:
 
     def accepted(self, search: KernelSearch, problem_digest: str) -> None:
         """Everything that this generation of the spec refers to is there."""
-        self._search, self._rejection, self._trouble = search, None, None
+        self._search, self._trouble = search, None
         self._origin = replace(self._origin, generation=search.metadata.generation or 0, problem_digest=problem_digest)
-        self._news.set()
-
-    def rejected(self, search: KernelSearch, rejection: Rejection) -> None:
-        """The search cannot run as it stands."""
-        self._search, self._rejection = search, rejection
-        self._origin = replace(self._origin, generation=search.metadata.generation or 0)
         self._news.set()
 
     def troubled(self, reason: str, message: str) -> None:
@@ -88,9 +80,11 @@ class Reporter:
 
     async def tell(self) -> None:
         """Offer the status as it is now, and record an event for every condition that turned."""
-        status = self.status()
+        if self._snapshot is None:
+            return  # what the journal holds is not known yet, and an empty status would take back what was found
+        status = self._status(self._snapshot)
         turned = turns(self._origin.previous, status.conditions)
-        self._origin = replace(self._origin, previous=status.conditions, started_at=status.start_time or "")
+        self._origin = replace(self._origin, previous=status.conditions)
         self._writer.offer(status)
         for kind, reason, message in turned:
             await events.record(self._kube, self._search, reason, message, kind)
@@ -100,11 +94,10 @@ class Reporter:
         await self.tell()
         await self._writer.flush()
 
-    def status(self) -> KernelSearchStatus:
-        situation = situation_of(self._snapshot)
-        trouble = situation.trouble or self._trouble
-        situation = replace(situation, rejection=self._rejection, trouble=trouble)
-        return status_of(self._snapshot.state, self._snapshot.progress, situation, self._origin, time.time_ns())
+    def _status(self, snapshot: Snapshot) -> KernelSearchStatus:
+        situation = situation_of(snapshot)
+        situation = replace(situation, trouble=situation.trouble or self._trouble)
+        return status_of(snapshot.state, snapshot.progress, situation, self._origin, time.time_ns())
 
 
 def situation_of(snapshot: Snapshot) -> Situation:

@@ -19,9 +19,9 @@ from kernelsearch.controller.conditions import has_ended
 from kernelsearch.controller.output import ConfigMapPublisher
 from kernelsearch.controller.references import References, Rejected, resolve
 from kernelsearch.controller.report import Reporter
+from kernelsearch.controller.resting import tell_rejected, tell_suspended
 from kernelsearch.controller.settings import Settings
 from kernelsearch.controller.status import Pace, SearchGone, StatusWriter, Superseded
-from kernelsearch.controller.suspension import mark_suspended
 from kernelsearch.controller.wakeups import Wakeups
 from kernelsearch.engine import Engine, SearchInputs
 from kernelsearch.evaluate.cache import EvaluationCache
@@ -108,16 +108,15 @@ class Runner:
 
     async def _search(self, search: KernelSearch) -> None:
         """Once through: until the search ended, or was told to stop. Raise Rejected, having said so in the status."""
-        kube, store = self._services.kube, self._services.store
-        epoch = await self._take_over(search)
-        writer = StatusWriter(kube, search, epoch, self._services.pace)
-        reporter = Reporter(kube, search, epoch, writer)
+        kube, store, pace = self._services.kube, self._services.store, self._services.pace
         try:
             references = await self._resolve(search)
         except Rejected as rejected:
-            reporter.rejected(search, rejected.rejection)
-            await reporter.conclude()
+            await tell_rejected(kube, pace, search, rejected.rejection)
             raise
+        epoch = await self._take_over(search)
+        writer = StatusWriter(kube, search, epoch, pace)
+        reporter = Reporter(kube, search, epoch, writer)
         reporter.accepted(search, references.problem_digest)
         evaluator = JobsEvaluator(kube, self._services.cache, references.placements)
         async with LlmClient(
@@ -187,7 +186,7 @@ class Runner:
             await remove_search(self._services.kube, evaluation, self._uid)
         found = await self._services.kube.find(SEARCHES, self._namespace, self._name)
         if found is not None and found["metadata"]["uid"] == self._uid:
-            await mark_suspended(self._services.kube, self._services.pace, found)
+            await tell_suspended(self._services.kube, self._services.pace, KernelSearch.model_validate(found))
 
 
 def inputs_of(search: KernelSearch, references: References) -> SearchInputs:

@@ -60,8 +60,8 @@ class StatusWriter:
         self._namespace, self._name, self._uid = metadata.namespace or "", metadata.name, metadata.uid or ""
         self._resource_version = metadata.resource_version or ""
         self._offered: KernelSearchStatus | None = None
-        self._written: Object | None = None
-        self._turn: tuple[object, ...] = ()
+        self._written = manifest(search.status) if search.status else None
+        self._turn = turn(search.status) if search.status else ()
         self._last_write = -QUIET_SECONDS
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()

@@ -15,10 +15,8 @@ from datetime import UTC, datetime
 from kernelsearch.api.resources import KernelSearch
 from kernelsearch.controller.conditions import Rejection, has_ended, is_active
 from kernelsearch.controller.references import how_to_enable
-from kernelsearch.controller.report import Reporter
+from kernelsearch.controller.resting import tell_rejected, tell_suspended
 from kernelsearch.controller.runner import Services
-from kernelsearch.controller.status import SearchGone, StatusWriter, Superseded
-from kernelsearch.controller.suspension import mark_suspended
 from kernelsearch.evaluate.jobs import remove_search
 from kernelsearch.evaluate.kube import CONFIG_MAPS, JOBS, SEARCHES, KubeError, Object
 from kernelsearch.evaluate.manifests import SELECTOR, UID_LABEL
@@ -50,7 +48,7 @@ async def sweep(services: Services) -> None:
         if not services.settings.serves(search["metadata"]["namespace"]):
             await _tell_unserved(services, search)
             continue
-        await mark_suspended(services.kube, services.pace, search)
+        await tell_suspended(services.kube, services.pace, KernelSearch.model_validate(search))
         if is_expired(search, datetime.now(UTC)):
             await _delete(services, search)
 
@@ -74,13 +72,8 @@ async def _tell_unserved(services: Services, found: Object) -> None:
     if not is_ignored(found, datetime.now(UTC)):
         return
     search = KernelSearch.model_validate(found)
-    writer = StatusWriter(services.kube, search, 0, services.pace)
-    reporter = Reporter(services.kube, search, 0, writer)
-    reporter.rejected(search, Rejection("NamespaceNotEnabled", how_to_enable(search.metadata.namespace or "")))
-    try:
-        await reporter.conclude()
-    except (SearchGone, Superseded) as error:
-        log.info("%s", error)
+    reason = Rejection("NamespaceNotEnabled", how_to_enable(search.metadata.namespace or ""))
+    await tell_rejected(services.kube, services.pace, search, reason)
 
 
 def _time(stamp: str) -> datetime:

@@ -44,7 +44,6 @@ class Origin:
     problem_digest: str = ""
     epoch: int = 0
     previous: tuple[Condition, ...] = ()
-    started_at: str = ""
 
 
 def status_of(
@@ -61,7 +60,7 @@ def status_of(
         problem_digest=origin.problem_digest or None,
         controller_epoch=origin.epoch,
         phase=phase(situation, [target.state or "" for target in targets]),
-        start_time=timestamp(state.started_at_ns) if state.started_at_ns else origin.started_at or now,
+        start_time=timestamp(state.started_at_ns),
         completion_time=_completion(conditions),
         last_improvement_time=timestamp(max(improved)) if improved else None,
         best_speedup=decimal(max(verified)) if verified else None,

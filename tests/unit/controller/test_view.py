@@ -171,7 +171,13 @@ def the_largest_status() -> KernelSearchStatus:
     text, word = "\u00e4" * 1024, "w" * 64
     now = "2030-01-01T00:00:00Z"
     candidate = CandidateStatus(
-        id=word[:40], digest=word, nanoseconds=2**62, speedup="9" * 12, verified=False, model="\u00e4" * 64, found_at=now
+        id=word[:40],
+        digest=word,
+        nanoseconds=2**62,
+        speedup="9" * 12,
+        verified=False,
+        model="\u00e4" * 64,
+        found_at=now,
     )
     target = TargetStatus(
         name=word[:20], state=word[:32], message=text, device=text[:256], best=candidate, leaderboard=(candidate,) * 10
