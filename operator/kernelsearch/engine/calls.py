@@ -117,6 +117,7 @@ def _failed(call: Call, error: LlmError) -> LlmSettled:
         cost_micros=cost_micros(call.model, error.input_tokens, error.output_tokens),
         reason=error.reason,
         message=error.message,
+        permanent=error.permanent,
     )
 
 

@@ -70,7 +70,8 @@ def settled(state: State, event: LlmSettled) -> State:
     if event.outcome == "invalid_reply":
         return replace(state, consecutive_call_errors=0, models=_healthy(state, call.model))
     known = state.models.get(call.model, ModelHealth())
-    refused = event.reason if event.reason in REFUSED_FOR_GOOD else known.refused
+    for_good = event.permanent or event.reason in REFUSED_FOR_GOOD
+    refused = event.reason if for_good else known.refused
     health = ModelHealth(known.errors + 1, event.at_ns, refused, event.message)
     return replace(
         state,

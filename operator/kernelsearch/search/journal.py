@@ -153,6 +153,8 @@ class LlmSettled(EventBase):
     reason: str = ""
     """CamelCase for conditions: LLMRateLimited, LLMInvalidOutput, LLMUnauthorized, ..."""
     message: str = ""
+    permanent: bool = False
+    """Asking this model again cannot help until a person changes something."""
 
 
 class CandidateProposed(EventBase):

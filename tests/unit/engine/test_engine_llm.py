@@ -130,6 +130,16 @@ async def test_a_refused_key_ends_the_search_with_the_reason_after_few_requests(
     assert requests <= 4
 
 
+async def test_an_endpoint_whose_quota_is_spent_is_not_asked_again_and_again(run: Run) -> None:
+    async with serving(error(429, "you exceeded your quota", code="insufficient_quota")) as endpoint:
+        ended = await run(with_models(endpoint))
+        requests = len(endpoint.seen)
+    assert ended.stopped is not None
+    assert ended.stopped.reason is StopReason.LLM_UNAVAILABLE
+    assert "quota" in ended.stopped.message
+    assert requests <= 4
+
+
 async def test_a_mended_key_takes_the_same_search_up_again(run: Run) -> None:
     async with serving(error(401, "bad key")) as endpoint:
         await run(with_models(endpoint))
