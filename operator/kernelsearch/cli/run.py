@@ -97,7 +97,7 @@ async def _need_a_model(client: LlmClient, inputs: SearchInputs) -> None:
     """A wrong address or key is told at once, not after the reference was measured and many calls were tried."""
     answers = await ask_all(client, inputs.endpoints)
     reasons = [f"model {name}: {error}" for name, error in answers.items() if error is not None]
-    busy = any(error is not None and error.reason is LlmReason.RATE_LIMITED for error in answers.values())
+    busy = any(error and error.reason is LlmReason.RATE_LIMITED and not error.permanent for error in answers.values())
     if reasons and len(reasons) == len(answers) and not busy:
         raise CommandError(Exit.FAILED, "no model answers, nothing was run\n" + "\n".join(reasons))
 
