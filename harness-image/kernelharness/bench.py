@@ -129,10 +129,10 @@ class Bench:
         self.tell(self.reference, Order(OrderKind.GENERATE, case.index, self.secret.draw(), offset))
         return self.device.tensors("desk", case.inputs, offset)
 
-    def collect(self, case: CaseBench, calls: int) -> list[list[Tensor]]:
-        """The reference's kept results; views of the desk, valid until the next collect or generate."""
+    def collect(self, case: CaseBench, calls: int) -> list[Tensor]:
+        """The reference's kept results, each output of all calls as one tensor; valid until the desk is used again."""
         self.tell(self.reference, Order(OrderKind.COLLECT, case.index))
-        return [self.device.tensors("desk", case.outputs, i * case.outputs.stride) for i in range(calls)]
+        return self.device.stacks("desk", case.outputs, 0, calls)
 
     def run(self, runner: Runner, flags: int = 0) -> int:
         """One timed run of what was prepared; ns from before it was continued until every thread stood still."""
@@ -161,15 +161,14 @@ class Bench:
 
     def fill_arena(self, case: CaseBench, calls: int) -> None:
         """Fresh secrets in every slot; none is ever used twice."""
-        for call in range(calls):
-            slot = self.device.tensors("arena", case.inputs, call * case.inputs.stride)
-            if case.refill is None:
-                for target, source in zip(slot, self.generate(case), strict=True):
-                    target.copy_(source)
-                continue
-            for index, target in enumerate(slot):
-                chosen = case.base_sets[self.secret.draw() % len(case.base_sets)]
-                case.refill.fill(target, chosen[index])
+        slots = self.device.stacks("arena", case.inputs, 0, calls)
+        if case.refill is None:
+            for call in range(calls):
+                for stack, source in zip(slots, self.generate(case), strict=True):
+                    stack[call].copy_(source)
+            return
+        for index, stack in enumerate(slots):
+            case.refill.fill_stack(stack, [base[index] for base in case.base_sets])
 
     def calibrate(self, case: CaseBench) -> None:
         """What a round costs when nothing is called."""

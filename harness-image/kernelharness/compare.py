@@ -71,6 +71,11 @@ class Comparer:
         self._tolerance = tolerance
         self._reduction_length = max(1, reduction_length)
 
+    @property
+    def allows_mismatches(self) -> bool:
+        """True when a share of an output's elements may be wrong."""
+        return self._tolerance.max_mismatch_ppm > 0
+
     def compare(
         self,
         got: Sequence[Tensor],

@@ -109,7 +109,7 @@ def _answer(
         distort(target, distribution, generator)
     bench.show_gallery(bench.reference, case, position, 1)
     bench.run(bench.reference)
-    return [tensor.clone() for tensor in bench.collect(case, 1)[0]]
+    return [stack[0].clone() for stack in bench.collect(case, 1)]
 
 
 def _exact(bench: Bench, case: CaseBench) -> list[Tensor] | None:

@@ -9,6 +9,7 @@ Neighbours: layout.py (where), devices/cpu.py (who holds the memory), torch_arms
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 from kernelharness.layout import Field
 
 _SIGN_PERIOD = 1 << 18
+_GATHERED = 1 << 16
+"""Elements of tensors up to which all slots are filled in one operation."""
 _SCALES = (0.5, 1.0)
 _INTEGER_OF = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 OUTLIER_SHARE = 1e-3
@@ -39,6 +42,17 @@ def tensor_at(memory: mmap.mmap, field: Field, offset: int) -> Tensor:
     if count == 0:
         return torch.empty(field.shape, dtype=dtype)
     return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset + field.offset).view(field.shape)
+
+
+def stack_at(memory: mmap.mmap, field: Field, offset: int, stride: int, count: int) -> Tensor:
+    """This field's tensors in `count` slots from `offset` on, as one of shape [count, *shape]; shares the memory."""
+    dtype = torch_dtype(field.dtype)
+    if prod(field.shape) == 0:
+        return torch.empty((count, *field.shape), dtype=dtype)
+    elements = ((count - 1) * stride + field.nbytes) // dtype.itemsize
+    flat = torch.frombuffer(memory, dtype=dtype, count=elements, offset=offset + field.offset)
+    inner = torch.empty(field.shape, dtype=dtype, device="meta").stride()
+    return flat.as_strided((count, *field.shape), (stride // dtype.itemsize, *inner))
 
 
 def has_structure(tensor: Tensor) -> bool:
@@ -90,6 +104,26 @@ class Refill:
         self._random = torch.Generator().manual_seed(seed)
         self._signs = signs
         self._patterns: dict[torch.dtype, Tensor] = {}
+
+    def fill_stack(self, targets: Tensor, bases: Sequence[Tensor]) -> None:
+        """Every targets[i] = scale * signs * rotated(a base), all drawn anew for each i."""
+        count, elements = len(targets), bases[0].numel()
+        if elements > _GATHERED:
+            for target in targets:
+                self.fill(target, bases[self._draw(len(bases))])
+            return
+        # Small slots: the work of one is less than the overhead of asking for it, so all are gathered at once.
+        source = torch.stack([base.reshape(-1) for base in bases])
+        doubled = torch.cat((source, source), dim=1)
+        windows = doubled.unfold(1, elements, 1) if elements else doubled
+        chosen = torch.randint(0, len(bases), (count,), generator=self._random)
+        shifts = torch.randint(0, max(1, elements), (count,), generator=self._random)
+        scales = _SCALES[0] + (_SCALES[1] - _SCALES[0]) * torch.rand((count, 1), generator=self._random)
+        filled = windows[chosen, shifts] * scales.to(targets.dtype)
+        if self._signs:
+            starts = torch.randint(0, _SIGN_PERIOD - _GATHERED, (count,), generator=self._random)
+            filled *= self._pattern(targets.dtype).unfold(0, max(1, elements), 1)[starts]
+        targets.copy_(filled.view(targets.shape))
 
     def fill(self, target: Tensor, base: Tensor) -> None:
         """target = scale * signs * rotated(base), all three drawn anew. Both contiguous, of one shape and dtype."""

@@ -64,7 +64,7 @@ class Rule:
         return narrow or count >= self.max_blocks or spent_ns >= self.budget_ns
 
 
-SCREENING = Rule(0.02, 0.0, max_blocks=16, budget_ns=1_500_000_000, block_ns=25_000_000, slower_stops=True)
+SCREENING = Rule(0.02, 0.0, max_blocks=16, budget_ns=1_500_000_000, block_ns=10_000_000, slower_stops=True)
 CONFIRMING = Rule(0.005, 0.1, max_blocks=40, budget_ns=20_000_000_000, block_ns=50_000_000, slower_stops=False)
 
 

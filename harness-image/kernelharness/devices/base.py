@@ -62,12 +62,19 @@ class Device(ABC):
         """The judge's own writable view of one slot."""
 
     @abstractmethod
+    def stacks(self, memory: str, layout: Layout, offset: int, count: int) -> list[Tensor]:
+        """The same of `count` slots that follow each other: for each field one tensor of shape [count, *shape]."""
+
+    @abstractmethod
     def capacity(self, memory: str) -> int:
         """Bytes that may be used of a memory."""
 
     @abstractmethod
-    def read_outputs(self, runner: Runner, call: int, facts: Sequence[TensorFact]) -> list[Tensor]:
-        """The outputs of one call of the last run, copied out of a stopped runner. Raise OutputFault or RunnerFault."""
+    def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> list[Tensor]:
+        """Each output of the last run's `count` calls as one tensor [count, *shape], out of a stopped runner.
+
+        Raise OutputFault when shape, dtype or memory is not what was asked for, RunnerFault when the report is none.
+        """
 
     @abstractmethod
     def share_memory(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> bool:

@@ -28,13 +28,15 @@ from kernelharness.devices.base import Ceilings, Device, Interference, OutputFau
 from kernelharness.layout import Layout
 from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.protocol import TensorFact, Verdict
-from kernelharness.slots import tensor_at, torch_dtype
+from kernelharness.slots import stack_at, tensor_at, torch_dtype
 
 _F_SEAL_FUTURE_WRITE = 0x0010
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE
 _SHARED, _DESK = ("arena", "gallery"), "desk"
 _LARGEST_VIEW = 1 << 30
 """Bytes that one output may span in the runner's memory, gaps included."""
+_MOST_PIECES = 1024
+"""Of one process_vm_readv."""
 _SWEEP_FACTOR = 2
 _CEILING_BYTES = 128 << 20
 
@@ -63,12 +65,15 @@ class CpuDevice(Device):
     def tensors(self, memory: str, layout: Layout, offset: int) -> list[Tensor]:
         return [tensor_at(self._maps[memory], field, offset) for field in layout.fields]
 
+    def stacks(self, memory: str, layout: Layout, offset: int, count: int) -> list[Tensor]:
+        return [stack_at(self._maps[memory], field, offset, layout.stride, count) for field in layout.fields]
+
     def capacity(self, memory: str) -> int:
         return self.memory_bytes // {"arena": 8, "gallery": 4, "desk": 8}[memory]
 
-    def read_outputs(self, runner: Runner, call: int, facts: Sequence[TensorFact]) -> list[Tensor]:
-        reports = _reports(runner, call * len(facts), len(facts))
-        return [_read(runner, report, fact, call) for report, fact in zip(reports, facts, strict=True)]
+    def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> list[Tensor]:
+        reports = _reports(runner, 0, count * len(facts))
+        return [_read(runner, reports[index :: len(facts)], fact) for index, fact in enumerate(facts)]
 
     def share_memory(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> bool:
         spans = sorted(
@@ -111,29 +116,48 @@ def _reports(runner: Runner, first: int, count: int) -> list[OutputReport]:
         raise RunnerFault(runner, FaultKind.PROTOCOL, f"{runner.name} reported {error}") from error
 
 
-def _read(runner: Runner, report: OutputReport, fact: TensorFact, call: int) -> Tensor:
-    """One output in memory of the judge, with the strides that it had in the runner's."""
+def _read(runner: Runner, reports: Sequence[OutputReport], fact: TensorFact) -> Tensor:
+    """One output of all calls in memory of the judge, contiguous whatever its strides were in the runner's."""
+    for report in reports:
+        _check_form(report, fact)
+    result = torch.empty((len(reports), *fact.shape), dtype=torch_dtype(fact.dtype))
+    if result.numel() == 0:
+        return result
+    nbytes = result[0].numel() * result.element_size()
+    if all(report.stride == result[0].stride() for report in reports):
+        for first in range(0, len(reports), _MOST_PIECES):
+            some = reports[first : first + _MOST_PIECES]
+            _copy_from(runner, [(report.address, nbytes) for report in some], result[first : first + len(some)], fact)
+        return result
+    for call, report in enumerate(reports):
+        span = _span(report)
+        buffer = torch.empty(span // result.element_size(), dtype=result.dtype)
+        _copy_from(runner, [(report.address, span)], buffer, fact)
+        result[call] = buffer.as_strided(fact.shape, report.stride)
+    return result
+
+
+def _check_form(report: OutputReport, fact: TensorFact) -> None:
     if list(report.shape) != fact.shape:
         raise OutputFault(Verdict.WRONG_SHAPE, f"output {fact.name!r} has shape {list(report.shape)}, not {fact.shape}")
     if report.dtype != fact.dtype:
         raise OutputFault(Verdict.WRONG_DTYPE, f"output {fact.name!r} has dtype {report.dtype}, not {fact.dtype}")
-    dtype = torch_dtype(fact.dtype)
-    if prod(fact.shape) == 0:
-        return torch.empty(fact.shape, dtype=dtype)
-    if any(stride < 0 for stride in report.stride) or (nbytes := _span(report)) > _LARGEST_VIEW:
+    if prod(fact.shape) and (min(report.stride, default=0) < 0 or _span(report) > _LARGEST_VIEW):
         raise OutputFault(Verdict.WRONG_SHAPE, f"output {fact.name!r} has strides {list(report.stride)}")
-    buffer = torch.empty(nbytes // ITEM_BYTES[fact.dtype], dtype=dtype)
-    local = ctypes.create_string_buffer(struct.pack("<QQ", buffer.data_ptr(), nbytes), 16)
-    remote = ctypes.create_string_buffer(struct.pack("<QQ", report.address, nbytes), 16)
+
+
+def _copy_from(runner: Runner, pieces: Sequence[tuple[int, int]], target: Tensor, fact: TensorFact) -> None:
+    """Pieces (address, bytes) of the runner's memory, one behind the other into `target`."""
+    total = sum(nbytes for _, nbytes in pieces)
+    local = ctypes.create_string_buffer(struct.pack("<QQ", target.data_ptr(), total), 16)
+    packed = b"".join(struct.pack("<QQ", *piece) for piece in pieces)
+    remote = ctypes.create_string_buffer(packed, len(packed))
     try:
-        copied = syscalls.call("process_vm_readv", runner.pid, local, 1, remote, 1, 0)
-    except (OSError, OverflowError) as error:
-        raise OutputFault(
-            Verdict.MEMORY_FAULT, f"output {fact.name!r} of call {call} lies in memory that is not there"
-        ) from error
-    if copied != nbytes:
-        raise OutputFault(Verdict.MEMORY_FAULT, f"output {fact.name!r} of call {call} ends in memory that is not there")
-    return buffer.as_strided(fact.shape, report.stride)
+        copied = syscalls.call("process_vm_readv", runner.pid, local, 1, remote, len(pieces), 0)
+    except OSError:
+        copied = -1
+    if copied != total:
+        raise OutputFault(Verdict.MEMORY_FAULT, f"output {fact.name!r} lies in memory that is not there")
 
 
 def _span(report: OutputReport) -> int:
