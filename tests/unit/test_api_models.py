@@ -15,6 +15,7 @@ from kernelsearch.api.profile import LabelSelector
 from kernelsearch.api.profiles import HARNESS_VARIANTS, packaged_profiles
 from kernelsearch.api.resources import KINDS, KernelSearch
 from kernelsearch.api.schema import object_schema
+from kernelsearch.api.search_status import KernelSearchStatus, Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -111,10 +112,6 @@ def test_an_older_reader_ignores_what_a_newer_crd_added() -> None:
 
 
 def test_a_status_is_written_with_what_was_set_and_nothing_else() -> None:
-    status = KernelSearch.model_fields["status"].annotation
-    assert status is not None
-    from kernelsearch.api.search_status import KernelSearchStatus, Progress
-
     written = KernelSearchStatus(phase="Running", progress=Progress(evaluated=3)).to_manifest()
     assert written == {"phase": "Running", "progress": {"evaluated": 3}}
 

@@ -21,7 +21,9 @@ def read(name: str) -> Documents:
 
 
 def test_no_manifest_is_left_untested() -> None:
-    assert sorted(path.name for path in EXAMPLES.glob("*.yaml")) == sorted([*SEARCHES, "llm-key.yaml"])
+    assert sorted(path.name for path in EXAMPLES.glob("*.yaml")) == sorted(
+        [*SEARCHES, "llm-key.yaml", "serving-deployment.yaml"]
+    )
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -65,6 +67,16 @@ def test_tuning_needs_no_model_and_has_something_to_tune() -> None:
     (seed,) = spec.problem.seeds
     names = {tunable.name: len(tunable.values) for tunable in find_tunables(seed.content)}
     assert names == {"BLOCK": 5, "ROWS_PER_TASK": 3}
+
+
+def test_the_serving_deployment_mounts_what_the_demo_publishes_and_is_restricted() -> None:
+    pod = yaml.safe_load((EXAMPLES / "serving-deployment.yaml").read_text())["spec"]["template"]["spec"]
+    mounted = [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume]
+    assert mounted == [f"{read('demo-cpu.yaml').search.metadata.name}-kernel"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    for container in pod["initContainers"] + pod["containers"]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
 def test_the_key_is_one_that_the_other_examples_may_use() -> None:
