@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from devcluster.instance import HERE, Instance
@@ -137,6 +138,8 @@ def main() -> None:
         try:
             os.close(keeps_alive)  # the lock stays open: should the keeper be killed, it is held until we are gone too
             _supervise(instance, ready, alive)
+        except BaseException:
+            traceback.print_exc()  # into supervisor.log, whose end is shown by whoever waits for us
         finally:
             os._exit(70)
     os.close(ready)

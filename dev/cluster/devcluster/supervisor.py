@@ -59,6 +59,8 @@ def run(instance: Instance, host: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     os.chdir("/")
+    # As it is now: the checkout may come to describe other binaries while these run.
+    environment = {"HOME": str(Path.home()), "PATH": f"{binaries.folder(instance)}:{_PATH}"}
     everything = [_Running(component, Status(component.name)) for component in components.components(instance)]
     while True:
         changed = _reap(everything)
@@ -71,7 +73,7 @@ def run(instance: Instance, host: int) -> None:
                 api_answers = _api_answers(instance) if api_answers is None else api_answers
                 if not api_answers:
                     continue
-            _start(instance, one, host)
+            _start(instance, one, host, environment)
             changed = True
         if changed:
             _write(instance, everything)
@@ -79,7 +81,7 @@ def run(instance: Instance, host: int) -> None:
         signal.sigtimedwait({signal.SIGCHLD}, 0.2 if any(one.status.pid is None for one in everything) else 60.0)
 
 
-def _start(instance: Instance, one: _Running, host: int) -> None:
+def _start(instance: Instance, one: _Running, host: int, environment: dict[str, str]) -> None:
     name = one.component.name
     log = instance.logs / f"{name}.log"
     if log.exists() and log.stat().st_size > 64 << 20:
@@ -94,7 +96,7 @@ def _start(instance: Instance, one: _Running, host: int) -> None:
     one.status.pid = os.posix_spawnp(
         command[0],
         command,
-        {"HOME": "/root", "PATH": f"{binaries.folder(instance)}:{_PATH}"},
+        environment,
         file_actions=actions,
         setsid=True,
         setsigmask=[],
