@@ -20,12 +20,14 @@ from kernelsearch.api.resources import AcceleratorProfile, KernelSearch
 from kernelsearch.api.search_spec import LlmModel, SecretKeyRef, TargetSpec
 from kernelsearch.api.translate import (
     TranslateError,
+    entry_file,
     files_of_document,
     parse_duration,
     problem_digest,
     problem_document,
 )
 from kernelsearch.controller.conditions import Rejection
+from kernelsearch.controller.dimensions import unknown_dimension
 from kernelsearch.controller.settings import Settings
 from kernelsearch.evaluate.kube import CONFIG_MAPS, NAMESPACES, PROFILES, SECRETS, Kind, Kube, KubeError, Object
 from kernelsearch.evaluate.manifests import Placement
@@ -71,6 +73,8 @@ async def resolve(
     lookup = _Lookup(kube, namespace)
     profiles = {target.profile: await _profile(lookup, target, namespace) for target in search.spec.targets}
     files, digest, changed = await _problem(lookup, store, search)
+    if why := unknown_dimension(files[entry_file(search.spec.problem, files)], search.spec.problem.cases):
+        raise Rejected("UnknownDimension", why, is_final=True)
     models = search.spec.llm.models if search.spec.llm else ()
     endpoints = {model.name: await _endpoint(lookup, origins, model) for model in models}
     placements = {
