@@ -1,0 +1,132 @@
+"""Timed inputs are fresh, of the problem's kind, and reveal nothing of the slots before them."""
+
+from __future__ import annotations
+
+import mmap
+
+import pytest
+import torch
+from kernelharness.layout import ALIGNMENT, PAGE, layout_of
+from kernelharness.protocol import TensorFact
+from kernelharness.slots import Refill, distort, has_structure, stack_at, tensor_at
+from torch import Tensor
+
+FACTS = [
+    TensorFact(name="x", shape=[3, 5], dtype="float32"),
+    TensorFact(name="index", shape=[7], dtype="int64"),
+    TensorFact(name="one", shape=[], dtype="bfloat16"),
+    TensorFact(name="none", shape=[0, 4], dtype="float64"),
+]
+SIZES = [(257,), (70_000,), (300, 300)]
+"""Below and above the size up to which slots are gathered at once."""
+
+
+def test_fields_are_aligned_and_do_not_overlap() -> None:
+    layout = layout_of(FACTS)
+    assert layout.stride % PAGE == 0
+    ends = [0]
+    for field in layout.fields:
+        assert field.offset % ALIGNMENT == 0
+        assert field.offset >= ends[-1]
+        ends.append(field.offset + field.nbytes)
+    assert ends[-1] <= layout.stride
+
+
+def test_a_stack_is_the_same_memory_as_its_slots() -> None:
+    layout = layout_of(FACTS)
+    memory = mmap.mmap(-1, 4 * layout.stride)
+    for field in layout.fields:
+        stack = stack_at(memory, field, layout.stride, layout.stride, 3)
+        for call in range(3):
+            slot = tensor_at(memory, field, (1 + call) * layout.stride)
+            slot.fill_(call + 1)
+            assert torch.equal(stack[call], slot)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("signs", [True, False])
+def test_refilled_slots_hold_the_base_values_and_no_two_are_alike(size: tuple[int, ...], signs: bool) -> None:
+    base = torch.rand(size) + 0.5
+    slots = torch.zeros(6, *size)
+    Refill(1, signs=signs).fill_stack(slots, [base])
+    for slot in slots:
+        ratio = slot.abs().flatten().sort().values / base.flatten().sort().values
+        assert float(ratio.min()) >= 0.5
+        assert float(ratio.max()) <= 1.0 + 1e-6
+        assert float(ratio.max() / ratio.min()) < 1.0 + 1e-5
+        assert bool((slot < 0).any()) is signs
+    flat = slots.abs().view(6, -1)
+    for first in range(6):
+        for second in range(first):
+            assert not torch.allclose(flat[first] / flat[first].max(), flat[second] / flat[second].max())
+
+
+def test_another_key_gives_other_slots() -> None:
+    base = torch.rand(1000)
+    one, two = torch.zeros(2, 1000), torch.zeros(2, 1000)
+    Refill(1, signs=True).fill_stack(one, [base])
+    Refill(2, signs=True).fill_stack(two, [base])
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("size", [100, 70_000])
+def test_refill_keeps_every_floating_dtype(dtype: torch.dtype, size: int) -> None:
+    base = torch.randn(size, dtype=dtype)
+    slots = torch.zeros(2, size, dtype=dtype)
+    Refill(3, signs=True).fill_stack(slots, [base, base])
+    assert bool(torch.isfinite(slots).all())
+    assert float(slots.abs().max()) > 0
+
+
+def symmetric() -> Tensor:
+    square = torch.randn(40, 40)
+    return square + square.t()
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.randint(0, 9, (50,)),
+        torch.rand(50) > 0.5,
+        torch.triu(torch.rand(40, 40)),
+        torch.rand(400).sort().values,
+        torch.softmax(torch.randn(20, 30), dim=-1),
+        torch.nn.functional.normalize(torch.randn(20, 30), dim=-1),
+        torch.where(torch.rand(30, 30) > 0.5, 0.0, float("-inf")),
+        torch.randint(0, 5, (30, 30)).float(),
+        symmetric(),
+        torch.ones(64),
+    ],
+    ids=[
+        "integers",
+        "mask",
+        "triangular",
+        "sorted",
+        "probabilities",
+        "unit",
+        "additive",
+        "labels",
+        "symmetric",
+        "ones",
+    ],
+)
+def test_structure_is_seen(tensor: Tensor) -> None:
+    assert has_structure(tensor)
+
+
+@pytest.mark.parametrize("tensor", [torch.rand(64, 64), torch.randn(1000), torch.rand(3, 8, 8).half(), torch.rand(())])
+def test_random_numbers_have_no_structure(tensor: Tensor) -> None:
+    assert not has_structure(tensor)
+
+
+def test_mixed_distribution_has_both_signs_and_outliers_stand_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mixed, outliers, given = torch.rand(4096), torch.rand(4096), torch.rand(4096)
+    kept = given.clone()
+    distort(mixed, "mixed", generator)
+    distort(outliers, "outliers", generator)
+    distort(given, "given", generator)
+    assert 0.3 < float((mixed < 0).float().mean()) < 0.7
+    assert float(outliers.max()) > 5
+    assert torch.equal(given, kept)
