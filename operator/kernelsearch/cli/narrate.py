@@ -76,15 +76,15 @@ class Narrator:
                 self._judged.add(candidate.id)
                 yield describe(candidate, candidate.result)
         for candidate in state.candidates.values():
-            yield from self._confirmed(state, candidate)
+            yield from self._confirmed(candidate)
 
-    def _confirmed(self, state: State, candidate: Candidate) -> Iterator[str]:
+    def _confirmed(self, candidate: Candidate) -> Iterator[str]:
         told, known = self._confirmations.get(candidate.id, 0), len(candidate.confirmations)
         self._confirmations[candidate.id] = known
         for number in range(told, known):
             result = candidate.confirmations[number].result
             word = f"{result.speedup:.3f}x" if result.speedup is not None else result.verdict.value
-            yield f"{candidate.id}  fresh process {number + 1} of {state.limits.confirm_repeats}: {word}"
+            yield f"{candidate.id}  in fresh process {number + 1}: {word}"
         if candidate.verified and candidate.id not in self._verified:
             self._verified.add(candidate.id)
             yield f"{candidate.id}  verified at {candidate.speedup:.3f}x"
