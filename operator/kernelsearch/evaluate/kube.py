@@ -104,7 +104,7 @@ class Kube:
         if SERVICE_ACCOUNT_TOKEN.exists() and "KUBERNETES_SERVICE_HOST" in os.environ:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            await config.load_kube_config(os.environ.get("KUBECONFIG") or None, client_configuration=configuration)  # type: ignore[no-untyped-call]
         configuration.connection_pool_maxsize = 100
         return cls(client.ApiClient(configuration), patience_seconds)
 
