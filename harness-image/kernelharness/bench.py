@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kernelharness.channel import MAX_REPORTS, Order, OrderKind, RunFlag
 from kernelharness.devices.base import Device
-from kernelharness.layout import Layout, layout_of
+from kernelharness.layout import Layout, layout_of, widened
 from kernelharness.processes import Runner
 from kernelharness.protocol import CaseFact
 from kernelharness.roofline import Bound
@@ -133,6 +133,14 @@ class Bench:
         """The reference's kept results, each output of all calls as one tensor; valid until the desk is used again."""
         self.tell(self.reference, Order(OrderKind.COLLECT, case.index))
         return self.device.stacks("desk", case.outputs, 0, calls)
+
+    def exact(self, case: CaseBench, offset: int, flags: int = RunFlag.NONE) -> list[Tensor] | None:
+        """The reference's outputs for one slot in float64; None when its code cannot run in that type."""
+        reply = self.reference.ask(Order(OrderKind.EXACT, case.index, offset, flags=flags), self.deadline())
+        self.reference.stop()
+        if not reply.a:
+            return None
+        return [tensor.clone() for tensor in self.device.tensors("desk", layout_of(widened(case.fact.outputs)), 0)]
 
     def run(self, runner: Runner, flags: int = 0) -> int:
         """One timed run of what was prepared; ns from before it was continued until every thread stood still."""

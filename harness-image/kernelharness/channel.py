@@ -42,7 +42,7 @@ class OrderKind(IntEnum):
     COLLECT = 7
     """a = case: the kept results of the last RUN onto the desk (trusted runners)."""
     EXACT = 8
-    """a = case, b = offset in the gallery: the reference's outputs in fp64 onto the desk (trusted runners)."""
+    """a = case, b = offset, flags = GALLERY: the reference's outputs for one slot in fp64 onto the desk (trusted)."""
     HIDDEN = 10
     """b = seed: derive the case that nobody is shown; it becomes the runner's last case (trusted runners)."""
     DROP = 9
@@ -52,7 +52,7 @@ class OrderKind(IntEnum):
 class RunFlag(IntEnum):
     NONE = 0
     GALLERY = 1
-    """Of PREPARE: slots of the gallery, not of the arena."""
+    """Of PREPARE and EXACT: slots of the gallery, not of the arena."""
     COPY_OUT = 2
     """Clone each result: the candidate returns the same memory every time."""
     EMPTY = 4
@@ -97,6 +97,11 @@ class Order:
 
     def pack(self) -> bytes:
         return _ORDER.pack(self.kind, self.flags, self.a, self.b, self.c, self.d)
+
+    @property
+    def memory(self) -> str:
+        """The memory that PREPARE and EXACT speak of."""
+        return "gallery" if self.flags & RunFlag.GALLERY else "arena"
 
     @staticmethod
     def unpack(data: bytes) -> Order:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kernelharness.bench import Bench, CaseBench, blocks
-from kernelharness.channel import Order, OrderKind
+from kernelharness.channel import Order, OrderKind, RunFlag
 from kernelharness.compare import rms_of
 from kernelharness.filter import degenerate_reason
 from kernelharness.layout import PAGE, layout_of, widened
@@ -25,6 +25,7 @@ from kernelharness.slots import DISTRIBUTIONS, distort
 from kernelharness.timing import MIN_BLOCKS, Rule, noise_of
 
 _EXACT_LIMIT_BYTES = 1 << 30
+"""Beyond this nothing is computed in float64."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def _fill_case(bench: Bench, case: CaseBench) -> None:
         case.expected.append(expected)
     case.given_rms = rms_of(case.expected[0])
     bench.allow_signs(case, "mixed" in case.distributions)
-    case.exact = _exact(bench, case)
+    if 2 * (case.inputs.nbytes + layout_of(widened(case.fact.outputs)).nbytes) <= _EXACT_LIMIT_BYTES:
+        case.exact = bench.exact(case, case.gallery[0], RunFlag.GALLERY)
 
 
 def _answer(
@@ -110,16 +112,6 @@ def _answer(
     bench.show_gallery(bench.reference, case, position, 1)
     bench.run(bench.reference)
     return [stack[0].clone() for stack in bench.collect(case, 1)]
-
-
-def _exact(bench: Bench, case: CaseBench) -> list[Tensor] | None:
-    """The first set's outputs in float64; None when it would take too much memory or the model cannot."""
-    wide = layout_of(widened(case.fact.outputs))
-    if 2 * (case.inputs.nbytes + wide.nbytes) > _EXACT_LIMIT_BYTES:
-        return None
-    reply = bench.reference.ask(Order(OrderKind.EXACT, case.index, case.gallery[0]), bench.deadline())
-    bench.reference.stop()
-    return [tensor.clone() for tensor in bench.device.tensors("desk", wide, 0)] if reply.a else None
 
 
 def degenerate_reason_of(bench: Bench, case: CaseBench, tolerance: Tolerance) -> str:

@@ -105,8 +105,7 @@ def run(config: dict[str, Any], fds: list[int]) -> None:
                 reply = Reply(ReplyKind.READY)
             elif order.kind == OrderKind.PREPARE:
                 kept.clear()
-                memory_name = "gallery" if order.flags & RunFlag.GALLERY else "arena"
-                prepared = arm.prepare(order.a, memory_name, range(order.b, order.b + order.c * order.d, order.d))
+                prepared = arm.prepare(order.a, order.memory, range(order.b, order.b + order.c * order.d, order.d))
                 reply = Reply(ReplyKind.READY)
             elif order.kind == OrderKind.RUN:
                 reply = _run(arm, board, prepared, kept, order.flags)

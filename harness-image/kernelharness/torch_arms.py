@@ -162,7 +162,7 @@ class ReferenceArm(TorchArm):
         return Reply(ReplyKind.READY, a=self.board.write_text(case.model_dump_json()))
 
     def _exact(self, order: Order) -> Reply:
-        inputs = self.prepare(order.a, "gallery", [order.b])[0]
+        inputs = self.prepare(order.a, order.memory, [order.b])[0]
         exact = self.load_problem(order.a).reference_float64(self.model(order.a), inputs, self.seed)
         if exact is None:
             return Reply(ReplyKind.READY, a=0)

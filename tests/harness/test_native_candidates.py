@@ -158,6 +158,15 @@ CANDIDATES = {
         cpp("at_load", head=POSIX + "\n__attribute__((constructor)) static void early() { fork(); }"),
         Verdict.TAMPERING,
     ),
+    "unprotects_inputs": (
+        cpp(
+            "unprotects_inputs",
+            head=POSIX,
+            before="void* page = (void*)((uintptr_t)x & ~(uintptr_t)4095);"
+            " mprotect(page, 4096, PROT_READ | PROT_WRITE); const_cast<float*>(x)[0] = 0;",
+        ),
+        Verdict.INPUT_MUTATED,
+    ),
     "maps_inputs_again": (
         cpp(
             "maps_inputs_again",

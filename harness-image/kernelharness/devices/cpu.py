@@ -25,7 +25,7 @@ from torch import Tensor
 from kernelharness import machine, syscalls
 from kernelharness.channel import ITEM_BYTES, OutputReport, make_memory
 from kernelharness.devices.base import Ceilings, Device, Interference, OutputFault
-from kernelharness.layout import Layout
+from kernelharness.layout import PAGE, Layout
 from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.protocol import TensorFact, Verdict
 from kernelharness.slots import stack_at, tensor_at, torch_dtype
@@ -33,8 +33,8 @@ from kernelharness.slots import stack_at, tensor_at, torch_dtype
 _F_SEAL_FUTURE_WRITE = 0x0010
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE
 _SHARED, _DESK = ("arena", "gallery"), "desk"
-_LARGEST_VIEW = 1 << 30
-"""Bytes that one output may span in the runner's memory, gaps included."""
+_VIEW_FACTOR = 16
+"""How many times its own size an output may span in the runner's memory, gaps included."""
 _MOST_PIECES = 1024
 """Of one process_vm_readv."""
 _SWEEP_FACTOR = 2
@@ -142,8 +142,10 @@ def _check_form(report: OutputReport, fact: TensorFact) -> None:
         raise OutputFault(Verdict.WRONG_SHAPE, f"output {fact.name!r} has shape {list(report.shape)}, not {fact.shape}")
     if report.dtype != fact.dtype:
         raise OutputFault(Verdict.WRONG_DTYPE, f"output {fact.name!r} has dtype {report.dtype}, not {fact.dtype}")
-    if prod(fact.shape) and (min(report.stride, default=0) < 0 or _span(report) > _LARGEST_VIEW):
-        raise OutputFault(Verdict.WRONG_SHAPE, f"output {fact.name!r} has strides {list(report.stride)}")
+    nbytes = prod(fact.shape) * ITEM_BYTES[fact.dtype]
+    if nbytes and (min(report.stride, default=0) < 0 or _span(report) > _VIEW_FACTOR * nbytes + PAGE):
+        text = f"output {fact.name!r} has strides {list(report.stride)}: too spread out, make it contiguous"
+        raise OutputFault(Verdict.WRONG_SHAPE, text)
 
 
 def _copy_from(runner: Runner, pieces: Sequence[tuple[int, int]], target: Tensor, fact: TensorFact) -> None:
