@@ -51,6 +51,15 @@ class Call:
             cost_micros=highest_cost_micros(self.model, input_tokens),
         )
 
+    def fits(self, state: State) -> bool:
+        """Whether the budget can pay for it, at its highest price."""
+        reserved, ledger, limits = self.reservation(), state.ledger, state.limits
+        cost = ledger.cost_micros + ledger.reserved_micros + reserved.cost_micros
+        tokens = ledger.tokens + ledger.reserved_tokens + reserved.tokens
+        return (limits.cost_micros is None or cost <= limits.cost_micros) and (
+            limits.tokens is None or tokens <= limits.tokens
+        )
+
 
 @dataclass(frozen=True)
 class CallEnd:
@@ -93,17 +102,20 @@ async def perform(call: Call, client: LlmClient, endpoint: ModelEndpoint, store:
     return CallEnd((settled, _proposed(call, reply.plan, reply.source, ref)))
 
 
-def lost(call_id: str, reserved: LlmReserved, message: str) -> LlmSettled:
-    """For a call whose answer nobody will read: it may have been billed, so its reservation is charged."""
-    return LlmSettled(
-        at_ns=0,
-        call_id=call_id,
-        outcome="lost",
-        input_tokens=0,
-        output_tokens=0,
-        cost_micros=reserved.cost_micros,
-        message=message,
-    )
+def losses(state: State, why: str) -> list[LlmSettled]:
+    """For the calls whose answers nobody will read: they may be billed, so their reservations are charged."""
+    return [
+        LlmSettled(
+            at_ns=0,
+            call_id=call_id,
+            outcome="lost",
+            input_tokens=0,
+            output_tokens=0,
+            cost_micros=reserved.cost_micros,
+            message=f"{why} before the answer was read",
+        )
+        for call_id, reserved in state.calls_in_flight.items()
+    ]
 
 
 def _failed(call: Call, error: LlmError) -> LlmSettled:

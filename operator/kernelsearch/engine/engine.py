@@ -164,10 +164,9 @@ class Engine:
                 return
             # Resumed comes first, so that the time without a process is not counted as active.
             resumed = Resumed(at_ns=0, epoch=self._epoch)
-            await self._record(resumed, *self._losses("the process ended"), *new_limits)
+            await self._record(resumed, *calls.losses(self._state, "the process ended"), *new_limits)
         await self._greet_targets()
-        for batch in tuple(self._state.batches_in_flight.values()):
-            await self._start_batch(batch)
+        await self._adopt_batches()
 
     def _first_events(self) -> tuple[Event, ...]:
         inputs, seed = self._inputs, self._inputs.spec.policy.seed
@@ -205,6 +204,7 @@ class Engine:
         if new_limits := self._new_limits():
             await self._record(*new_limits)
             await self._greet_targets()
+            await self._adopt_batches()
 
     async def _greet_targets(self) -> None:
         """Fail the targets that can never run, propose the seeds of the others. Says nothing twice."""
@@ -251,7 +251,7 @@ class Engine:
     async def _take_in(self, end: _TaskEnd) -> None:
         match end:
             case CallEnd(events, retry):
-                if retry is not None and self._can_pay(retry):
+                if retry is not None and retry.fits(self._state):
                     await self._record(*events, retry.reservation())
                     self._start_call(retry)
                 else:
@@ -282,19 +282,6 @@ class Engine:
         endpoint = self._inputs.endpoints[call.model.name]
         self._spawn(calls.perform(call, self._client, endpoint, self._store), f"call {call.id}")
 
-    def _can_pay(self, call: Call) -> bool:
-        """A retry must fit the budget like any other call."""
-        reserved, ledger, limits = call.reservation(), self._state.ledger, self._state.limits
-        cost = ledger.cost_micros + ledger.reserved_micros + reserved.cost_micros
-        tokens = ledger.tokens + ledger.reserved_tokens + reserved.tokens
-        return (limits.cost_micros is None or cost <= limits.cost_micros) and (
-            limits.tokens is None or tokens <= limits.tokens
-        )
-
-    def _losses(self, why: str) -> list[Event]:
-        in_flight = self._state.calls_in_flight.items()
-        return [calls.lost(call_id, reserved, f"{why} before the answer was read") for call_id, reserved in in_flight]
-
     async def _propose_tuned(self, action: ProposeTuned) -> None:
         source = set_tunables(await self._source(action.parent), action.values)
         ref = await self._store.put_blob(source.encode())
@@ -318,6 +305,12 @@ class Engine:
         await self._record(batch)
         await self._start_batch(batch)
 
+    async def _adopt_batches(self) -> None:
+        """Wait again for what the journal says is being judged: of a dead process, or of an ended search revived."""
+        for batch in tuple(self._state.batches_in_flight.values()):
+            if _batch_task(batch) not in self._tasks.values():
+                await self._start_batch(batch)
+
     async def _start_batch(self, batch: BatchSubmitted) -> None:
         reason, message = self._inputs.why_no_target(self._state.targets[batch.target].limits)
         if reason:  # the profile went while this batch was in flight
@@ -332,7 +325,7 @@ class Engine:
             self._progress[batch.id] = progress
             self._tell()
 
-        self._spawn(judging.judge(batch, request, on_progress), f"batch {batch.id}")
+        self._spawn(judging.judge(batch, request, on_progress), _batch_task(batch))
 
     async def _forget(self, request: BatchRequest) -> None:
         await self._evaluator.forget(request)
@@ -341,9 +334,8 @@ class Engine:
 
     async def _stop_search(self, action: Stop) -> None:
         """What is being judged stays in flight in the journal: a raised budget judges it then."""
-        await self._record(
-            *self._losses("the search ended"), Stopped(at_ns=0, reason=action.reason, message=action.message)
-        )
+        stopped = Stopped(at_ns=0, reason=action.reason, message=action.message)
+        await self._record(*calls.losses(self._state, "the search ended"), stopped)
         await self._abandon_tasks()
 
     def _publish_if_due(self) -> None:
@@ -365,7 +357,7 @@ class Engine:
 
     async def _pause(self) -> Ended:
         if self._state.stopped is None:
-            await self._record(*self._losses("the search was paused"), Paused(at_ns=0))
+            await self._record(*calls.losses(self._state, "the search was paused"), Paused(at_ns=0))
         await self._abandon_tasks()
         if not self._keep_batches:
             await self._evaluator.cancel(self._inputs.uid)
@@ -405,3 +397,7 @@ class Engine:
         refused = self._refusal()
         waits = waiting_for(self._state, self._progress, refused)
         self._observe(Snapshot(self._state, self._epoch, dict(self._progress), waits, refused, ended))
+
+
+def _batch_task(batch: BatchSubmitted) -> str:
+    return f"batch {batch.id}"
