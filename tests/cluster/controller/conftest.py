@@ -88,6 +88,12 @@ class Place:
         assert found is not None, f"there is no KernelSearch {name}"
         return found
 
+    def managed_fields(self, name: str) -> list[Object]:
+        """Who owns which fields of a search."""
+        found = self.kubectl("-n", self.searches, "get", "kernelsearch", name, "--show-managed-fields", "-o", "json")
+        fields: list[Object] = json.loads(found)["metadata"]["managedFields"]
+        return fields
+
     def children(self, uid: str) -> list[str]:
         """kind/name of everything that carries the search's uid in the evaluation namespace."""
         found = self.kubectl(
