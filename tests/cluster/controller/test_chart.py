@@ -26,9 +26,10 @@ def test_installed_by_helm_it_completes_a_search_and_leaves_when_uninstalled(
         kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     place.apply(place.profile_document())
     try:
-        values = [f"images.operator={image}", f"searchNamespaces[0].name={place.searches}", "profiles.install={}"]
+        values = [f"images.operator={image}", f"searchNamespaces[0].name={place.searches}"]
         values += [f"evaluation.namespace={place.pods}", "storage.keep=false"]
-        settings = [word for value in values for word in ("--set", value)]
+        settings = ["--set-json", "profiles.install=[]"]
+        settings += [word for value in values for word in ("--set", value)]
         installed = helm("install", release, "helm/kernelsearch", "-n", home, "--wait", "--timeout=4m", *settings)
         assert installed.returncode == 0, installed.stderr
 
