@@ -300,22 +300,28 @@ def _remember_source(filename: str, source: str) -> None:
 
 
 class _SiblingFiles(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Lets the entry file import the problem's other files by their module names."""
+    """Lets the entry file import the problem's other files by their module names, packages included."""
 
     def __init__(self, sources: Mapping[str, str]) -> None:
-        self.sources = {
-            p.removesuffix(".py").replace("/", "."): (p, s) for p, s in sources.items() if p.endswith(".py")
-        }
+        python = {path: source for path, source in sources.items() if path.endswith(".py")}
+        self.sources = {path[:-3].replace("/", "."): (path, source) for path, source in python.items()}
+        self.loaded: list[str] = []
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in self.sources:
-            return None
-        return importlib.util.spec_from_loader(fullname, self, origin=self.sources[fullname][0])
+        package = f"{fullname}.__init__" in self.sources
+        if fullname in self.sources or package:
+            return importlib.util.spec_from_loader(fullname, self, is_package=package)
+        if any(name.startswith(f"{fullname}.") for name in self.sources):
+            self.loaded.append(fullname)
+            return importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+        return None
 
     def exec_module(self, module: ModuleType) -> None:
-        path, source = self.sources[module.__name__]
+        self.loaded.append(module.__name__)
+        key = module.__name__ if module.__name__ in self.sources else f"{module.__name__}.__init__"
+        path, source = self.sources[key]
         _remember_source(f"<{path}>", source)
         exec(compile(source, f"<{path}>", "exec"), module.__dict__)
 
@@ -328,5 +334,5 @@ def _importable(sources: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
-        for name in finder.sources:
+        for name in finder.loaded:
             sys.modules.pop(name, None)

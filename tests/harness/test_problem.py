@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,23 @@ def test_other_files_of_the_problem_can_be_imported() -> None:
     (x,) = loaded.make_inputs(0)
     assert isinstance(x, Tensor)
     torch.testing.assert_close(loaded.reference(loaded.make_model(0), [x])[0], 3 * x)
+
+
+def test_other_files_may_be_a_package_and_import_each_other() -> None:
+    case = Case(name="case")
+    source = "from parts.first import scaled\nfrom plain.second import TWO\n" + simple("return scaled(x) * TWO")
+    files = {
+        "reference.py": source,
+        "parts/__init__.py": "",
+        "parts/first.py": "from .third import THREE\n\ndef scaled(x):\n    return THREE * x\n",
+        "parts/third.py": "THREE = 3\n",
+        "plain/second.py": "TWO = 2\n",
+    }
+    loaded = load_case(Problem(files=[File(path=path, content=text) for path, text in files.items()]), case)
+    (x,) = loaded.make_inputs(0)
+    assert isinstance(x, Tensor)
+    torch.testing.assert_close(loaded.reference(loaded.make_model(0), [x])[0], 6 * x)
+    assert not {"parts", "parts.first", "plain", "plain.second"} & set(sys.modules)
 
 
 @pytest.mark.parametrize(

@@ -153,17 +153,21 @@ def build(*kernels: VerifiedKernel) -> Bundle:
     )
 
 
-@pytest.fixture(scope="session")
-def native(tmp_path_factory: pytest.TempPathFactory) -> VerifiedKernel:
-    folder = tmp_path_factory.mktemp("compiled")
+def compiled(folder: Path, facts: tuple[CaseFact, ...], source: str) -> tuple[bytes, str]:
+    """(library, header)."""
     language = get_language("cpp")
     toolchain = Toolchain(language="cpp", arch="x86-64-v3")
-    header = language.headers(FACTS)["problem.h"]
+    header = language.headers(facts)["problem.h"]
     (folder / "problem.h").write_text(header)
-    (folder / "kernel.cpp").write_text(KERNEL)
+    (folder / "kernel.cpp").write_text(source)
     command = language.compile_command(toolchain, "kernel.cpp", "kernel.so", ".")
     subprocess.run(command, check=True, cwd=folder)
-    return verified((folder / "kernel.so").read_bytes(), header)
+    return (folder / "kernel.so").read_bytes(), header
+
+
+@pytest.fixture(scope="session")
+def native(tmp_path_factory: pytest.TempPathFactory) -> VerifiedKernel:
+    return verified(*compiled(tmp_path_factory.mktemp("compiled"), FACTS, KERNEL))
 
 
 @pytest.fixture(scope="session")
@@ -253,7 +257,7 @@ def check(python: Serve) -> Check:
 
 
 def test_bundle_is_flat_and_complete(bundle: Bundle) -> None:
-    code = ["check.py", "kernel.py", "machine.py", "native.py"]
+    code = ["check.py", "kernel.py", "loading.py", "machine.py", "native.py"]
     ours = ["cpu.cpp", "cpu.problem.h", "cpu.so.z", "manifest.json", "reference.py"]
     assert list(bundle.files) == sorted([*code, *ours])
     manifest = read_manifest(bundle.files)
@@ -391,6 +395,82 @@ def test_failing_kernel_is_answered_by_the_reference(folder: Path, serve: Say) -
     )
     assert said.startswith("2\n")
     assert "target cpu: it failed: no such weight" in said
+
+
+def test_prepared_weights_follow_changes_and_changed_buffers_are_written_back(tmp_path: Path, serve: Say) -> None:
+    reference = """
+import torch
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(16))
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x):
+        self.seen += 1
+        return x * self.weight
+
+def get_inputs():
+    return [torch.randn(16)]
+"""
+    kernel = """
+#define KERNEL_STATE
+#include "problem.h"
+
+extern "C" int64_t state_size(const float* weight, const float* seen) { return 64; }
+extern "C" int init(const float* weight, const float* seen, void* state, KernelContext& context) {
+  memcpy(state, weight, 64);
+  return 0;
+}
+extern "C" int forward(float* out, float* seen_out, const float* x, const float* weight, const float* seen,
+                       KernelContext& context) {
+  for (int i = 0; i < 16; ++i) out[i] = x[i] * static_cast<const float*>(context.state)[i];
+  seen_out[0] = seen[0] + 1;
+  return 0;
+}
+"""
+    x, seen = (TensorFact(name=name, shape=[size], dtype="float32") for name, size in (("x", 16), ("seen", 1)))
+    weight, out = (x.model_copy(update={"name": name}) for name in ("weight", "out"))
+    seen_out = seen.model_copy(update={"name": "seen_out"})
+    fact = CaseFact(case="default", inputs=[x], parameters=[weight, seen], outputs=[out, seen_out], returns="tensor")
+    library, header = compiled(tmp_path, (fact,), kernel)
+    known = verified(library, header, facts=(fact,), source=kernel)
+    timed = known.result.cases[0].model_copy(update={"case": "default"})
+    result = known.result.model_copy(update={"cases": [timed]})
+    stated = Problem(files=[File(path="reference.py", content=reference)])
+    bundle = build_bundle(
+        name="n", uid="u", problem=stated, problem_digest="d", harness="0", kernels=[replace(known, result=result)]
+    )
+    write_folder(bundle, tmp_path / "b")
+    said = serve(
+        tmp_path / "b",
+        """
+model, x = kernel.Model(), torch.randn(16)
+with torch.inference_mode():
+    assert torch.equal(model(x), x)
+    model.weight.mul_(3)
+    assert torch.equal(model(x), 3 * x)
+    model.weight = torch.nn.Parameter(torch.full((16,), 5.0), requires_grad=False)
+    assert torch.equal(model(x), 5 * x)
+print(model.seen.item(), list(model.state_dict()))
+""",
+    )
+    assert said == "3.0 ['weight', 'seen']\n"
+
+
+def test_problem_of_several_files_is_served_from_flat_names(
+    native: VerifiedKernel, tmp_path: Path, check: Check
+) -> None:
+    entry = "from parts.first import scale\n" + REFERENCE.replace("* self.weight, total", "* scale(self.weight), total")
+    parts = {"parts/__init__.py": "", "parts/first.py": "from second import ONE\n\ndef scale(x):\n    return ONE * x\n"}
+    given = {"norm.py": entry, **parts, "second.py": "ONE = 1\n"}
+    stated = PROBLEM.model_copy(update={"files": [File(path=path, content=text) for path, text in given.items()]})
+    bundle = build_bundle(name="n", uid="u", problem=stated, problem_digest="d", harness="0", kernels=[native])
+    assert "reference.parts__first.py" in bundle.files
+    write_folder(bundle, tmp_path / "b")
+    done = check(tmp_path / "b")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_threads_share_a_model(folder: Path, serve: Say) -> None:

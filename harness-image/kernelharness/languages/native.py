@@ -129,6 +129,8 @@ class NativeKernel:
         if abi != 1:
             raise NativeError(f"the library speaks ABI {abi}, this caller speaks 1")
         self._last_error.restype = ctypes.c_char_p
+        self.has_state: bool = hasattr(self._library, "__tvm_ffi_init")
+        """True when the kernel prepares its parameters once (`KERNEL_STATE`)."""
 
     def function(self, name: str) -> ctypes._NamedFuncPointer:
         """The exported `__tvm_ffi_<name>`. Raises NativeError when there is none."""
@@ -136,11 +138,6 @@ class NativeKernel:
             return self._library[f"__tvm_ffi_{name}"]
         except AttributeError as error:
             raise NativeError(f"the library does not export __tvm_ffi_{name}") from error
-
-    @property
-    def has_state(self) -> bool:
-        """True when the kernel prepares its parameters once (`KERNEL_STATE`)."""
-        return hasattr(self._library, "__tvm_ffi_init")
 
     def prepare(
         self,

@@ -74,7 +74,7 @@ def build_bundle(
     content: dict[str, bytes] = {}
     problem_files = {file.path: _flat(file.path, problem.entry) for file in problem.files}
     content |= {problem_files[file.path]: file.content.encode() for file in problem.files}
-    for script in ("kernel.py", "check.py", "machine.py"):
+    for script in ("check.py", "kernel.py", "loading.py", "machine.py"):
         content[script] = files("kernelsearch.publish").joinpath("bundled", script).read_bytes()
     content["native.py"] = files("kernelharness").joinpath("languages", "native.py").read_bytes()
     targets = [_target(kernel, problem, content) for kernel in sorted(kernels, key=lambda kernel: kernel.target)]

@@ -55,7 +55,7 @@ def _check(kernel: ModuleType, seconds: float) -> int:
 
 
 def _check_case(kernel: ModuleType, target: Any, case: dict[str, Any], seconds: float) -> bool:
-    module = kernel._load_reference(case["dims"], f"kernelsearch_case_{case['case'].replace('-', '_')}")
+    module = kernel.load_reference(case["dims"], f"kernelsearch_case_{case['case'].replace('-', '_')}")
     seed = secrets.randbits(48)
     dtype = getattr(torch, case["dtype"]) if case["dtype"] else None
     args, kwargs = _arguments(module)

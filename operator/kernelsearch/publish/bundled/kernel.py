@@ -53,23 +53,6 @@ def _read(name: str, sha256: str) -> bytes:
     return content
 
 
-def _load_python(path: str, source: str, name: str, dims: dict[str, int] | None = None) -> ModuleType:
-    """Execute a module; each of `dims` is assigned right after the top-level statement that binds its name."""
-    tree = ast.parse(source, path)
-    body: list[ast.stmt] = []
-    for statement in tree.body:
-        body.append(statement)
-        if not isinstance(statement, ast.FunctionDef | ast.ClassDef):
-            stored = [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
-            body += [ast.parse(f"{key} = {value}").body[0] for key, value in (dims or {}).items() if key in stored]
-    tree.body = body
-    module = ModuleType(name)
-    module.__file__ = path
-    sys.modules[name] = module
-    exec(compile(ast.fix_missing_locations(tree), path, "exec"), module.__dict__)
-    return module
-
-
 def _load_sibling(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"kernelsearch_{name}", HERE / f"{name}.py")
     assert spec is not None
@@ -82,15 +65,13 @@ def _load_sibling(name: str) -> ModuleType:
 MANIFEST: dict[str, Any] = json.loads((HERE / "manifest.json").read_text())
 _native = _load_sibling("native")
 _machine = _load_sibling("machine")
+_loading = _load_sibling("loading")
 
 
-def _load_reference(dims: dict[str, int] | None = None, name: str = "kernelsearch_reference") -> ModuleType:
-    problem = MANIFEST["problem"]
-    for path, file in problem["files"].items():
-        if path != problem["entry"] and path.endswith(".py"):
-            _load_python(str(HERE / file["file"]), (HERE / file["file"]).read_text(), path[:-3].replace("/", "."))
-    entry = HERE / problem["files"][problem["entry"]]["file"]
-    return _load_python(str(entry), entry.read_text(), name, dims)
+def load_reference(dims: dict[str, int] | None = None, name: str = "kernelsearch_reference") -> ModuleType:
+    """The reference's module, as it stands or for one case."""
+    module: ModuleType = _loading.load_reference(HERE, MANIFEST["problem"], dims or {}, name)
+    return module
 
 
 # -- is this the call --------------------------------------------------------------------------
@@ -150,8 +131,25 @@ def _literal(text: str) -> Any:
 
 
 def _aligned(tensor: torch.Tensor) -> torch.Tensor:
-    tensor = tensor.detach().contiguous()
+    if not tensor.is_contiguous():
+        tensor = tensor.contiguous()
     return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
+
+
+def _weights(module: torch.nn.Module) -> list[torch.Tensor]:
+    """parameters() and then buffers(), without the generators that cost as much as a small kernel."""
+    parameters: dict[torch.Tensor, None] = {}
+    buffers: dict[torch.Tensor, None] = {}
+
+    def visit(owner: torch.nn.Module) -> None:
+        parameters.update(dict.fromkeys(p for p in owner._parameters.values() if p is not None))
+        buffers.update(dict.fromkeys(b for b in owner._buffers.values() if b is not None))
+        for child in owner._modules.values():
+            if child is not None:
+                visit(child)
+
+    visit(module)
+    return [*parameters, *buffers]
 
 
 # -- kernels --------------------------------------------------------------------------------------------------------
@@ -170,7 +168,11 @@ class NativeKernel:
             self._kernel = _native.NativeKernel(f"/proc/self/fd/{self._fd}")
         except _native.NativeError as error:
             raise NotApplicable(f"its library cannot be loaded here: {error}") from error
-        self._local = threading.local()
+        self._outputs = {
+            case["case"]: [(shape, getattr(torch, dtype)) for dtype, shape in _facts(case["outputs"])]
+            for case in target["cases"]
+        }
+        self._calls = threading.local()
         self._states: dict[tuple[Any, ...], tuple[torch.Tensor, list[torch.Tensor]]] = {}
 
     def __call__(self, case: Case, tensors: list[torch.Tensor], parameters: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -183,11 +185,11 @@ class NativeKernel:
             raise NotApplicable(f"it failed: {error}") from error
 
     def _run(self, case: Case, tensors: list[torch.Tensor], parameters: list[torch.Tensor]) -> list[torch.Tensor]:
-        outputs = [torch.empty(shape, dtype=getattr(torch, dtype)) for dtype, shape in _facts(case["outputs"])]
+        outputs = [torch.empty(shape, dtype=dtype) for shape, dtype in self._outputs[case["case"]]]
         state = self._state(parameters)
         address = state.data_ptr() if state is not None else 0
-        calls = self._local.__dict__.setdefault("calls", {})
-        key = (case["case"], address)
+        calls = self._calls.__dict__  # of this thread: a prepared call is not for two at once
+        key = f"{case['case']}@{address}"
         if key not in calls:
             specs = [_native.TensorSpec(*_fact(t)) for t in (*outputs, *tensors, *parameters)]
             calls[key] = self._kernel.prepare(specs, _numbers(case), state=address)
@@ -199,7 +201,7 @@ class NativeKernel:
 
     def _state(self, parameters: list[torch.Tensor]) -> torch.Tensor | None:
         """What the kernel prepared of these parameters, again whenever one of them changed."""
-        if not parameters or not self._kernel.has_state:
+        if not self._kernel.has_state:
             return None
         stamp = tuple((p.data_ptr(), 0 if p.is_inference() else p._version, *_fact(p)) for p in parameters)
         if stamp not in self._states:
@@ -218,9 +220,9 @@ class PythonKernel:
     """A target's module with its own `ModelNew`, given the same weights."""
 
     def __init__(self, target: dict[str, Any]) -> None:
-        source = _read(target["source"]["file"], target["source"]["sha256"]).decode()
-        path = str(HERE / target["source"]["file"])
-        self._module = _load_python(path, source, f"kernelsearch_kernel_{target['name'].replace('-', '_')}")
+        _read(target["source"]["file"], target["source"]["sha256"])
+        name = f"kernelsearch_kernel_{target['name'].replace('-', '_')}"
+        self._module = _loading.load_python(HERE / target["source"]["file"], name)
 
     def construct(self, owner: torch.nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> torch.nn.Module:
         model: torch.nn.Module = self._module.ModelNew(*args, **kwargs)
@@ -303,10 +305,11 @@ def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
             self.__dict__.update(_arguments=(args, kwargs), _plans={}, _python=([], None), _warned=set())
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
-            plan = self._plan(args, kwargs)
+            weights = _weights(self)
+            plan = self._plan(args, kwargs, weights)
             if not isinstance(plan, str):
                 try:
-                    return self._run(targets()[plan[0]], plan[1], args, kwargs)
+                    return self._run(targets()[plan[0]], plan[1], args, kwargs, weights)
                 except NotApplicable as why:
                     plan = f"target {targets()[plan[0]].name}: {why}"
             if plan not in self._warned:
@@ -316,54 +319,53 @@ def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
 
         def explain(self, *args: Any, **kwargs: Any) -> str:
             """Which kernel such a call would use, or why none."""
-            plan = self._plan(args, kwargs)
+            plan = self._plan(args, kwargs, _weights(self))
             if isinstance(plan, str):
                 return f"reference: {plan}"
             return f"target {targets()[plan[0]].name}, case {plan[1]['case']}"
 
-        def _plan(self, args: Any, kwargs: Any) -> Plan:
+        def _plan(self, args: Any, kwargs: Any, weights: list[torch.Tensor]) -> Plan:
             values = [*args, *kwargs.values()]
-            tensors = [*(value for value in values if isinstance(value, torch.Tensor)), *self.parameters()]
+            tensors = [*(value for value in values if isinstance(value, torch.Tensor)), *weights]
             if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
                 return "gradients are wanted; call the model under torch.inference_mode()"
-            forms = [(tensor.dtype, tensor.shape, tensor.device) for tensor in (*tensors, *self.buffers())]
+            forms = [(tensor.dtype, tensor.shape, tensor.device) for tensor in tensors]
             others = [None if isinstance(value, torch.Tensor) else repr(value) for value in values]
             key = (*forms, *others, *kwargs)
             if key not in self._plans:
-                self._plans[key] = self._choose(args, kwargs)
+                self._plans[key] = self._choose(args, kwargs, weights)
             return self._plans[key]  # type: ignore[no-any-return]
 
-        def _choose(self, args: Any, kwargs: Any) -> Plan:
+        def _choose(self, args: Any, kwargs: Any, weights: list[torch.Tensor]) -> Plan:
             named = _named(super().forward, args, kwargs)
             tensors = [value for value in named.values() if isinstance(value, torch.Tensor)]
             scalars = _scalars(named, _named(reference, *self._arguments))
             reasons = []
             for index, target in enumerate(targets()):
                 try:
-                    return index, target.case_for(tensors, [*self.parameters(), *self.buffers()], scalars)
+                    return index, target.case_for(tensors, weights, scalars)
                 except NotApplicable as why:
                     reasons.append(f"target {target.name}: {why}")
             return "; ".join(reasons) or "the bundle has no kernel"
 
-        def _run(self, target: Target, case: Case, args: Any, kwargs: Any) -> Any:
-            parameters = [*self.parameters(), *self.buffers()]
+        def _run(self, target: Target, case: Case, args: Any, kwargs: Any, weights: list[torch.Tensor]) -> Any:
             if isinstance(target.kernel, NativeKernel):
                 values = args if not kwargs else _named(super().forward, args, kwargs).values()
                 tensors = [value for value in values if isinstance(value, torch.Tensor)]
-                return self._result(case, target.kernel(case, tensors, parameters))
+                return self._result(case, target.kernel(case, tensors, weights))
             assert isinstance(target.kernel, PythonKernel)
             known, model = self._python
-            if model is None or [id(tensor) for tensor in known] != [id(tensor) for tensor in parameters]:
+            if model is None or [id(tensor) for tensor in known] != [id(tensor) for tensor in weights]:
                 model = target.kernel.construct(self, *self._arguments)
-                self.__dict__["_python"] = (parameters, model)
+                self.__dict__["_python"] = (weights, model)
             return model(*args, **kwargs)
 
         def _result(self, case: dict[str, Any], outputs: list[torch.Tensor]) -> Any:
-            buffers = dict(self.named_buffers())
             results = []
-            for name, output in zip((fact["name"] for fact in case["outputs"]), outputs, strict=True):
-                if name.endswith("_out") and name.removesuffix("_out") in buffers:
-                    buffers[name.removesuffix("_out")].copy_(output)
+            for fact, output in zip(case["outputs"], outputs, strict=True):
+                buffer = fact["name"].removesuffix("_out")
+                if buffer != fact["name"]:
+                    self.get_buffer(buffer).copy_(output)
                 else:
                     results.append(output)
             if case["returns"] == "tensor":
@@ -374,7 +376,7 @@ def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
     return ModelNew
 
 
-ModelNew = make_class(_load_reference().Model)
+ModelNew = make_class(load_reference().Model)
 Model = ModelNew
 
 if __name__ == "__main__":
