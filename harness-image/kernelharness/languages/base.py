@@ -19,7 +19,7 @@ _MODULES = {"cpp": "kernelharness.languages.cpp", "pytorch": "kernelharness.lang
 
 
 class UnknownLanguage(ValueError):
-    """No file under languages/ is of this name and the profile gives no command."""
+    """No file under languages/ is of this name."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class Language(ABC):
     """Of the source file: the compiler chooses by it."""
     is_native: bool
     """True: a library that exports the ABI of README.md. False: a module with `ModelNew`, run in a torch process."""
-    timeout_factor: float = 1.0
 
     @abstractmethod
     def headers(self, facts: Sequence[CaseFact]) -> dict[str, str]:

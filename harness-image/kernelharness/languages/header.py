@@ -11,24 +11,12 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 
+from kernelharness.languages.native import DTYPES
 from kernelharness.languages.signature import Signature, TensorArgument, signature_of
 from kernelharness.protocol import CaseFact
 
 PLUMBING = "// ==== plumbing: nothing to read below this line"
 """A reader (or a prompt) may stop here."""
-
-_DL_TYPES = {
-    "float32": (2, 32),
-    "float64": (2, 64),
-    "float16": (2, 16),
-    "bfloat16": (4, 16),
-    "int64": (0, 64),
-    "int32": (0, 32),
-    "int16": (0, 16),
-    "int8": (0, 8),
-    "uint8": (1, 8),
-    "bool": (6, 8),
-}
 
 
 def render_header(facts: Sequence[CaseFact]) -> str:
@@ -59,11 +47,10 @@ def _story(signature: Signature, facts: Sequence[CaseFact]) -> str:
     lines += [*_case_table(signature, facts), ""]
     rows = [(t.name, t.dtype, _shape(t), _role(t)) for t in signature.tensors]
     for scalar in signature.scalars:
-        index = [s for s in facts[0].scalars if s not in signature.constants][signature.scalars.index(scalar)]
-        values = dict.fromkeys(fact.scalars[index] for fact in facts if not fact.hidden)
         if not scalar.is_size:
+            values = dict.fromkeys(fact.scalars[scalar.argument] for fact in facts if not fact.hidden)
             rows.append((scalar.name, scalar.ctype, "", f"scalar, {' | '.join(values)}"))
-    rows += [(name, "constant", "", text) for name, text in signature.constants.items()]
+    rows += [(name, "constant", "", text[:80]) for name, text in signature.constants.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in rows]
     lines += [
@@ -177,7 +164,7 @@ def _export(
     rank = max(1, max(len(tensor.shape) for tensor in tensors))
     rows = []
     for tensor in tensors:
-        code, bits = _DL_TYPES[tensor.dtype]
+        code, bits = DTYPES[tensor.dtype]
         shape = ", ".join(str(order[size] if isinstance(size, str) else size) for size in tensor.shape) or "0"
         rows.append(f'      {{"{tensor.name}", {code}, {bits}, {len(tensor.shape)}, {{{shape}}}}},')
     pointers = [f"call.pointer<{tensor.ctype}>({index})" for index, tensor in enumerate(tensors)]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 ALIGNMENT = 64
 """Every tensor's address must be a multiple of this."""
 
-_DTYPES = {
+DTYPES = {
     "float32": (2, 32),
     "float64": (2, 64),
     "float16": (2, 16),
@@ -25,6 +25,7 @@ _DTYPES = {
     "uint8": (1, 8),
     "bool": (6, 8),
 }
+"""DLPack's (type code, bits) of what a kernel may take."""
 _NONE, _INT, _BOOL, _FLOAT, _POINTER, _DLTENSOR = 0, 1, 2, 3, 4, 7
 _CPU = 1
 
@@ -82,12 +83,12 @@ class PreparedCall:
         self._arguments = (_Any * self._count)()
         self.result = _Any(_NONE)
         for index, spec in enumerate(tensors):
-            if spec.dtype not in _DTYPES:
-                raise NativeError(f"tensor {index} is {spec.dtype}; native kernels take {', '.join(_DTYPES)}")
+            if spec.dtype not in DTYPES:
+                raise NativeError(f"tensor {index} is {spec.dtype}; native kernels take {', '.join(DTYPES)}")
             shape = (ctypes.c_int64 * max(1, len(spec.shape)))(*spec.shape)
             strides = (ctypes.c_int64 * max(1, len(spec.shape)))(*_strides(spec.shape))
             self._keep.append((shape, strides))
-            code, bits = _DTYPES[spec.dtype]
+            code, bits = DTYPES[spec.dtype]
             self._tensors[index] = _DLTensor(None, _CPU, 0, len(spec.shape), code, bits, 1, shape, strides, 0)
             self._arguments[index].type = _DLTENSOR
             self._arguments[index].value.pointer = ctypes.addressof(self._tensors[index])

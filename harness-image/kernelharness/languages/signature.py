@@ -61,6 +61,8 @@ class TensorArgument:
 @dataclass(frozen=True)
 class ScalarArgument:
     name: str
+    argument: str
+    """What the problem calls it: its key in `CaseFact.scalars`."""
     ctype: str
     """int64_t | double | bool"""
     is_size: bool = False
@@ -152,9 +154,9 @@ def _scalars(
         elif not all(isinstance(value, bool | int | float) for value in values):
             raise UnsupportedArgument(f"argument {name!r} is a number in one case only")
         elif sizes.get(name) == values:
-            scalars.append(ScalarArgument(name, "int64_t", is_size=True))
+            scalars.append(ScalarArgument(name, name, "int64_t", is_size=True))
         else:
-            scalars.append(ScalarArgument(_unique(name, taken), _ctype(values)))
+            scalars.append(ScalarArgument(_unique(name, taken), name, _ctype(values)))
     return scalars, texts
 
 
