@@ -1,13 +1,14 @@
-"""The scripted model's answers: one Markdown file each, `replies/<problem>/NN-name.md`, exactly as a model would send it
-after a short front matter.
+"""The scripted model's answers: one Markdown file each, `replies/<problem>/NN-name.md`, as a model would send it after a
+short front matter.
 
     for: draft | edit | repair | rewrite   which request it answers
     kind: good | slow | wrong | subtle | broken | hostile | malformed
     expect: OK                             the verdicts that the judge may give it; `malformed`: it is never judged
-    base: NN-name                          the reply whose kernel a SEARCH/REPLACE answer changes
+    base: NN-name                          the reply whose kernel it changes or mends
 
-`NN-name.retry.md` is the second answer to the same request, after the first could not be used. Nothing is generated and
-no verdict is known to the server: `expect` is for the tests, which have every one of these kernels judged.
+`NN-name.retry.md` is the second answer to the same request, after the first could not be used. `reference.txt` is a
+line by which the problem is recognised in a prompt. The server makes nothing of `kind` and `expect`: they are for the
+tests, which have every one of these kernels judged.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ class Scripted:
     base: str | None
     text: str
     """What the model says, without the front matter."""
+
+
+def load_problems(folder: Path) -> dict[str, str]:
+    """Name -> the line by which it is recognised, for every problem that has replies here."""
+    return {path.parent.name: path.read_text().strip() for path in sorted(folder.glob("*/reference.txt"))}
 
 
 def load_replies(folder: Path) -> list[Scripted]:

@@ -1,10 +1,10 @@
-"""A scripted model behind a real OpenAI-compatible HTTP endpoint, so that tests and demos run the whole network path.
+"""An OpenAI-compatible endpoint that answers from a script: a whole search runs without a model and without a key.
 
-    python dev/llm/server.py --port 8000        # prints: listening on http://127.0.0.1:8000/v1
+    python dev/llm/server.py --port 8000        prints: listening on http://127.0.0.1:8000/v1
 
-It reads the request as a model would: which reference, which task, which current kernel. It answers with the next reply
-of `replies/<problem>/` that fits; SEARCH/REPLACE blocks only where their base is the current kernel. The same
-requests in the same order get the same answers. What it has no reply for it says it cannot do. Neighbour: replies.py.
+It speaks /v1/models and /v1/chat/completions (also stream=true) with token counts, and, when told to, fails as real
+endpoints do: a rate limit once, errors now and then, a key that must be right. What it says is in replies/, how it
+chooses in script.py; about any other problem it says that it is a script.
 """
 
 from __future__ import annotations
@@ -12,161 +12,161 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import random
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from replies import Scripted, load_replies, retry_of, source_of
+from script import Script, tokens_of
 
 MODEL = "scripted"
-REFERENCES = {
-    "rmsnorm": "return summed * torch.rsqrt(mean_square + self.eps) * self.weight, summed",
-    "gelu_rowsum": "return (hidden * torch.sigmoid(gate)).sum(dim=-1)",
-    "matmul_epilogue": 'return residual * self.residual_scale + F.gelu(self.linear(x), approximate="tanh")',
-}
-"""The line of each problem by which its reference is known in a prompt."""
-TASKS = {
-    "Write a first kernel.": "draft",
-    "Rewrite the kernel from the ground up": "rewrite",
-    "Find the cause and mend it": "repair",
-    "Make the current kernel faster": "edit",
-}
-"""How the prompt's task begins (search/prompts/task.md.j2), and which replies answer it."""
-CHARACTERS_PER_TOKEN = 4
+_ERRORS = {429: "Rate limit reached, try again later", 500: "The server had an error", 503: "The engine is overloaded"}
 
 
-@dataclass
-class Script:
-    """The replies of one problem and which of them were given."""
+class Endpoint:
+    """One server's state: the script, and which requests are to fail."""
 
-    replies: Sequence[Scripted]
-    given: Counter[str] = field(default_factory=Counter)
+    def __init__(self, script: Script, *, delay: float, error_rate: float, rate_limit_once: bool, api_key: str) -> None:
+        self._script = script
+        self._delay = delay
+        self._error_rate = error_rate
+        self._rate_limited = not rate_limit_once
+        self._api_key = api_key
+        self._random = random.Random(0)  # the same requests fail in every run
+        self._calls = 0
 
-    def answer(self, task: str, prompt: str) -> str:
-        """The reply that fits this task and was given least often; the first of them."""
-        fitting = [reply for reply in self.replies if reply.operator != "retry" and self._fits(reply, prompt)]
-        meant = [reply for reply in fitting if reply.operator == task and not self.given[reply.name]]
-        chosen = min(meant or fitting, key=lambda reply: self.given[reply.name])
-        self.given[chosen.name] += 1
-        return chosen.text
+    async def models(self, request: web.Request) -> web.Response:
+        self._authorize(request)
+        return web.json_response(
+            {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "kernelsearch"}]}
+        )
 
-    def answer_again(self, rejected: str) -> str:
-        """The second answer to a request whose first could not be used."""
-        first = next((reply for reply in self.replies if reply.text.strip() == rejected.strip()), None)
-        second = retry_of(first, self.replies) if first else None
-        return second.text if second else rejected
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        self._authorize(request)
+        body = await _json(request)
+        turns = body.get("messages")
+        if not isinstance(turns, list) or not all(_is_turn(turn) for turn in turns):
+            raise failure(400, "messages must be a list of {role, content}, with text content", "invalid_request_error")
+        if body.get("model") != MODEL:
+            raise failure(
+                404, f"The model {body.get('model')!r} does not exist; the only one is {MODEL!r}", "model_not_found"
+            )
+        self._fail_if_due()
+        text = self._script.answer(turns)
+        await asyncio.sleep(self._delay)
+        self._calls += 1
+        limit = body.get("max_completion_tokens", body.get("max_tokens"))
+        answer = Answer(self._calls, text, tokens_of([turn["content"] for turn in turns]), limit)
+        return await answer.stream(request) if body.get("stream") else web.json_response(answer.whole())
 
-    def _fits(self, reply: Scripted, prompt: str) -> bool:
-        if reply.base is None:
-            return True
-        base = next(other for other in self.replies if other.name == reply.base)
-        return source_of(base, self.replies).strip() in prompt
+    def _authorize(self, request: web.Request) -> None:
+        if self._api_key and request.headers.get("Authorization") != f"Bearer {self._api_key}":
+            raise failure(401, "Incorrect API key provided", "invalid_api_key")
 
-
-class Server:
-    def __init__(self, folder: Path, delay_seconds: float, errors: Sequence[int]) -> None:
-        self._scripts = {name: Script(load_replies(folder / name)) for name in REFERENCES if (folder / name).is_dir()}
-        self._delay_seconds = delay_seconds
-        self._errors = list(errors)
-
-    def application(self) -> web.Application:
-        application = web.Application(client_max_size=16 << 20)
-        application.router.add_get("/v1/models", self._models)
-        application.router.add_post("/v1/chat/completions", self._complete)
-        return application
-
-    async def _models(self, request: web.Request) -> web.Response:
-        model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "dev"}
-        return web.json_response({"object": "list", "data": [model]})
-
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(self._delay_seconds)
-        try:
-            document = await request.json()
-            messages = [(str(message["role"]), str(message["content"])) for message in document["messages"]]
-        except (ValueError, KeyError, TypeError) as error:
-            return _error(400, f"the request is not a chat completion: {error}")
-        if self._errors:
-            return _error(self._errors.pop(0), "scripted error")
-        text = self._say(messages)
-        usage = _usage("".join(content for _, content in messages), text)
-        if document.get("stream"):
-            return await _stream(request, text, usage)
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        return web.json_response(_envelope("chat.completion", [choice], usage))
-
-    def _say(self, messages: Sequence[tuple[str, str]]) -> str:
-        prompt = next((content for role, content in messages if role == "user"), "")
-        problem = next((name for name, line in REFERENCES.items() if line in prompt), None)
-        task = next((task for start, task in TASKS.items() if start in prompt), None)
-        if problem not in self._scripts or task is None:
-            return "I am a script and hold kernels for the problems of dev/llm/replies only; I have none for this one."
-        rejected = [content for role, content in messages if role == "assistant"]
-        script = self._scripts[problem]
-        return script.answer_again(rejected[-1]) if rejected else script.answer(task, prompt)
+    def _fail_if_due(self) -> None:
+        if not self._rate_limited:
+            self._rate_limited = True
+            raise failure(429, _ERRORS[429], "rate_limit_exceeded", retry_after="1")
+        if self._random.random() < self._error_rate:
+            status = self._random.choice(sorted(_ERRORS))
+            raise failure(status, _ERRORS[status], "server_error", retry_after="1")
 
 
-def _error(status: int, message: str) -> web.Response:
-    headers = {"Retry-After": "1"} if status == 429 else {}
-    return web.json_response({"error": {"message": message, "type": "scripted"}}, status=status, headers=headers)
+class Answer:
+    """One completion, whole or in pieces. A text longer than the limit is cut, as a model's is."""
+
+    def __init__(self, number: int, text: str, prompt_tokens: int, limit: int | None) -> None:
+        used = tokens_of([text])
+        cut = isinstance(limit, int) and used > limit
+        self._id = f"chatcmpl-{number}"
+        self._text = text[: 4 * limit] if cut and limit is not None else text
+        self._finish = "length" if cut else "stop"
+        completion = tokens_of([self._text])
+        self._usage = {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion,
+            "total_tokens": prompt_tokens + completion,
+        }
+
+    def whole(self) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self._text}
+        choice = {"index": 0, "message": message, "finish_reason": self._finish}
+        return {**self._head("chat.completion"), "choices": [choice], "usage": self._usage}
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        pieces = [self._text[at : at + 400] for at in range(0, len(self._text), 400)]
+        for piece in pieces:
+            await self._event(response, [{"index": 0, "delta": {"content": piece}, "finish_reason": None}])
+        await self._event(response, [{"index": 0, "delta": {}, "finish_reason": self._finish}])
+        await self._event(response, [], usage=self._usage)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def _event(self, response: web.StreamResponse, choices: list[dict[str, Any]], **more: Any) -> None:
+        chunk = {**self._head("chat.completion.chunk"), "choices": choices, **more}
+        await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": 0, "model": MODEL}
 
 
-def _usage(prompt: str, answer: str) -> dict[str, int]:
-    asked, answered = (-(-len(text) // CHARACTERS_PER_TOKEN) for text in (prompt, answer))
-    return {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
+def failure(status: int, message: str, code: str, *, retry_after: str = "") -> web.HTTPException:
+    """An error as OpenAI words it."""
+    headers = {"retry-after": retry_after} if retry_after else {}
+    body = json.dumps({"error": {"message": message, "type": code, "param": None, "code": code}})
+    error = web.HTTPException(text=body, headers=headers, content_type="application/json")
+    error.set_status(status)
+    return error
 
 
-def _envelope(kind: str, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> dict[str, Any]:
-    document = {"id": "scripted", "object": kind, "created": int(time.time()), "model": MODEL, "choices": choices}
-    return document | ({"usage": usage} if usage else {})
+async def _json(request: web.Request) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise failure(400, "the body must be a JSON object", "invalid_request_error")
+    return body
 
 
-async def _stream(request: web.Request, text: str, usage: dict[str, int]) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(request)
-    for start in range(0, len(text), 512):
-        delta = {"index": 0, "delta": {"content": text[start : start + 512]}, "finish_reason": None}
-        await _send(response, json.dumps(_envelope("chat.completion.chunk", [delta])))
-    end = {"index": 0, "delta": {}, "finish_reason": "stop"}
-    await _send(response, json.dumps(_envelope("chat.completion.chunk", [end], usage)))
-    await _send(response, "[DONE]")
-    await response.write_eof()
-    return response
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
 
 
-async def _send(response: web.StreamResponse, data: str) -> None:
-    await response.write(f"data: {data}\n\n".encode())
+def make_app(endpoint: Endpoint) -> web.Application:
+    app = web.Application(client_max_size=8 * 1024 * 1024)
+    app.router.add_get("/v1/models", endpoint.models)
+    app.router.add_post("/v1/chat/completions", endpoint.chat)
+    return app
 
 
-async def serve(options: argparse.Namespace) -> None:
-    server = Server(options.replies, options.delay, options.errors)
-    runner = web.AppRunner(server.application(), access_log=None)
+async def serve(endpoint: Endpoint, host: str, port: int) -> None:
+    runner = web.AppRunner(make_app(endpoint))
     await runner.setup()
-    site = web.TCPSite(runner, options.host, options.port)
-    await site.start()
-    port = runner.addresses[0][1]
-    print(f"listening on http://{options.host}:{port}/v1", flush=True)
+    await web.TCPSite(runner, host, port).start()
+    print(f"listening on http://{host}:{runner.addresses[0][1]}/v1", flush=True)
     await asyncio.Event().wait()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="A scripted OpenAI-compatible endpoint.")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="0: any free port; it is printed")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free one; it is printed")
     parser.add_argument("--replies", type=Path, default=Path(__file__).parent / "replies")
-    parser.add_argument("--delay", type=float, default=0.0, metavar="S", help="seconds before every answer")
-    parser.add_argument(
-        "--errors", type=lambda text: [int(word) for word in text.split(",")], default=[], metavar="STATUS,..",
-        help="answer the first requests with these HTTP statuses, e.g. 429,503",
-    )  # fmt: skip
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds that each answer takes")
+    parser.add_argument("--error-rate", type=float, default=0.0, help="share of calls that fail with 429, 500 or 503")
+    parser.add_argument("--rate-limit-once", action="store_true", help="answer the first call with 429")
+    parser.add_argument("--api-key", default="", help="answer 401 to any other key")
+    options = vars(parser.parse_args())
+    folder, host, port = options.pop("replies"), options.pop("host"), options.pop("port")
     try:
-        asyncio.run(serve(parser.parse_args()))
+        asyncio.run(serve(Endpoint(Script(folder), **options), host, port))
     except KeyboardInterrupt:
-        print("stopped")
+        pass
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"dev/llm: {error}") from None
 
 
 if __name__ == "__main__":
