@@ -1,5 +1,5 @@
-"""The scripted model's answers: one Markdown file each, `replies/<problem>/NN-name.md`, as a model would send it after a
-short front matter.
+"""The scripted model's answers: one Markdown file each, `replies/<problem>/NN-name.md`, as a model would send it, after
+a short front matter.
 
     for: draft | edit | repair | rewrite   which request it answers
     kind: good | slow | wrong | subtle | broken | hostile | malformed
