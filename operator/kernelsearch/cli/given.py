@@ -21,7 +21,7 @@ from kernelsearch.api.profiles import packaged_profiles
 from kernelsearch.api.translate import entry_file, problem_digest
 from kernelsearch.cli.flags import Overrides
 from kernelsearch.cli.machine import Machine
-from kernelsearch.engine import SearchInputs
+from kernelsearch.engine import SearchInputs, to_limits
 from kernelsearch.llm.client import ModelEndpoint
 
 API_KEY = "KERNELSEARCH_LLM_API_KEY"
@@ -73,7 +73,7 @@ class Given:
 
 def resolve(file: Path, overrides: Overrides, machine: Machine) -> Given:
     """Raise DocumentError with everything that is wrong, TranslateError when the problem's entry is not among its
-    files, OSError when the file cannot be read."""
+    files or the policy has no such parameter, OSError when the file cannot be read."""
     if file.suffix == ".py":
         documents = Documents(searches={"": _from_kernelbench(file, overrides, machine)})
     else:
@@ -81,6 +81,7 @@ def resolve(file: Path, overrides: Overrides, machine: Machine) -> Given:
     search, files = documents.search, documents.problem_files()
     entry_file(search.spec.problem, files)
     search = _overridden(search, overrides)
+    to_limits(search.spec)
     profiles = packaged_profiles() | documents.profiles
     skipped = {target.name: why for target in search.spec.targets if (why := _why_not(target, profiles, machine))}
     here = tuple(target for target in search.spec.targets if target.name not in skipped)

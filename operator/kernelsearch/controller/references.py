@@ -29,6 +29,7 @@ from kernelsearch.api.translate import (
 from kernelsearch.controller.conditions import Rejection
 from kernelsearch.controller.dimensions import unknown_dimension
 from kernelsearch.controller.settings import Settings
+from kernelsearch.engine.limits import to_limits
 from kernelsearch.evaluate.kube import CONFIG_MAPS, NAMESPACES, PROFILES, SECRETS, Kind, Kube, KubeError, Object
 from kernelsearch.evaluate.manifests import Placement
 from kernelsearch.llm.client import ModelEndpoint
@@ -70,6 +71,10 @@ async def resolve(
     evaluation = settings.evaluation_namespace(namespace)
     if evaluation is None:
         raise Rejected("NamespaceNotEnabled", how_to_enable(namespace))
+    try:
+        to_limits(search.spec)
+    except TranslateError as error:
+        raise Rejected("PolicyInvalid", str(error)) from error
     lookup = _Lookup(kube, namespace)
     profiles = {target.profile: await _profile(lookup, target, namespace) for target in search.spec.targets}
     files, digest, changed = await _problem(lookup, store, search)

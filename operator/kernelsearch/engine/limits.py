@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from kernelsearch.api import KernelSearchSpec
-from kernelsearch.api.translate import parse_duration, to_micros
+from kernelsearch.api.translate import TranslateError, parse_duration, to_micros
 from kernelsearch.search.journal import Limits, ModelLimits, TargetLimits
+
+ALGORITHM = "near-greedy"
 
 
 def to_limits(spec: KernelSearchSpec) -> Limits:
-    """Raise TranslateError when a duration or an amount of money cannot be read."""
+    """Raise TranslateError when a duration, an amount of money or a parameter of the policy cannot be read."""
     budget, stop = spec.budget, spec.stop
     return Limits(
         candidates=budget.candidates,
@@ -24,6 +26,7 @@ def to_limits(spec: KernelSearchSpec) -> Limits:
         has_llm=spec.has_llm,
         models=_models(spec),
         max_concurrent_requests=spec.llm.max_concurrent_requests if spec.llm else 1,
+        width=_width(spec),
         targets=tuple(
             TargetLimits(
                 name=target.name,
@@ -35,6 +38,21 @@ def to_limits(spec: KernelSearchSpec) -> Limits:
             for target in spec.targets
         ),
     )
+
+
+def _width(spec: KernelSearchSpec) -> int | None:
+    """The only parameter of the only policy: candidates under way at once per target."""
+    if spec.policy.algorithm != ALGORITHM:
+        raise TranslateError(f"policy.algorithm {spec.policy.algorithm!r} is not known; there is {ALGORITHM!r}")
+    parameters = dict(spec.policy.parameters)
+    text = parameters.pop("width", None)
+    if parameters:
+        raise TranslateError(f"policy.parameters has no {sorted(parameters)[0]!r}; there is 'width'")
+    if text is None:
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise TranslateError(f"policy.parameters.width is {text!r}; it must be a whole number from 1 to 64, in quotes")
+    return int(text)
 
 
 def _models(spec: KernelSearchSpec) -> tuple[ModelLimits, ...]:
