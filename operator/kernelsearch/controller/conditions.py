@@ -18,6 +18,8 @@ ACCEPTED, PROGRESSING, DEGRADED = "Accepted", "Progressing", "Degraded"
 PUBLISHED, COMPLETE, FAILED, SUSPENDED = "Published", "Complete", "Failed", "Suspended"
 
 MAX_MESSAGE = 1024
+_WAITING = ("Pending", "Unschedulable", "Queued")
+"""States of a target that runs nothing. Between two of its pods a search is not called pending again."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,10 @@ def phase(now: Situation, states: Sequence[str]) -> str:
         return "Failed"
     if now.rejection or not states:
         return "Pending"
-    waiting = [state for state in states if state in ("Pending", "Unschedulable", "Queued")]
-    if len(waiting) == len(states):
-        return "Queued" if set(waiting) == {"Queued"} else "Pending"
+    if set(states) == {"Queued"}:
+        return "Queued"
+    if now.activity in ("Starting", "Probing") and all(state in _WAITING for state in states):
+        return "Pending"
     return "Verifying" if now.activity == "Verifying" else "Running"
 
 

@@ -125,6 +125,8 @@ def test_a_transition_time_moves_only_when_the_status_does() -> None:
         (Situation(), ["Pending"], "Pending"),
         (Situation(), ["Queued", "Queued"], "Queued"),
         (Situation(), ["Unschedulable", "Searching"], "Running"),
+        (Situation(activity="Probing"), ["Unschedulable"], "Pending"),
+        (Situation(activity="Searching"), ["Unschedulable"], "Running"),
         (Situation(activity="Verifying"), ["Verifying"], "Verifying"),
         (Situation(suspended=True), ["Searching"], "Suspended"),
         (Situation(stopped=stopped(StopReason.PLATEAU), output=NOTHING), ["Done"], "Succeeded"),
