@@ -7,7 +7,9 @@ how it ended into a table, a report and an exit code.
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -41,7 +43,7 @@ def run_search(file: Path, overrides: Overrides, out: Path, *, fresh: bool, yes:
         raise CommandError(Exit.USAGE, f"search {given.name} is suspended: set spec.suspend to false to run it")
     folder = SearchFolder(out / given.name)
     try:
-        return asyncio.run(_run(console, given, folder, file, fresh=fresh, yes=yes))
+        return asyncio.run(_run(console, given, folder, fresh=fresh, yes=yes))
     except StoreError as error:
         raise CommandError(Exit.UNUSABLE, str(error)) from error
     except ProblemChanged as error:
@@ -62,7 +64,7 @@ def resolve_file(file: Path, overrides: Overrides) -> Given:
         raise CommandError(Exit.USAGE, f"{file} cannot be read: {error}") from error
 
 
-async def _run(console: Console, given: Given, folder: SearchFolder, file: Path, *, fresh: bool, yes: bool) -> Exit:
+async def _run(console: Console, given: Given, folder: SearchFolder, *, fresh: bool, yes: bool) -> Exit:
     if fresh and folder.journal.exists():
         _agree(console, f"remove the search in {folder.path} with all that it found?", yes)
         await folder.start_over()
@@ -89,7 +91,7 @@ async def _run(console: Console, given: Given, folder: SearchFolder, file: Path,
                 )
                 ended = await _until_told(engine, console)
         await write_report(folder.report, inputs, ended, store)
-    _conclude(console, given, folder, ended, file)
+    _conclude(console, given, folder, ended)
     return exit_code(ended)
 
 
@@ -144,7 +146,7 @@ def _introduce(console: Console, given: Given, before: State) -> None:
     say(f"highest possible cost: {highest_cost(to_limits(given.spec))}")
 
 
-def _conclude(console: Console, given: Given, folder: SearchFolder, ended: Ended, file: Path) -> None:
+def _conclude(console: Console, given: Given, folder: SearchFolder, ended: Ended) -> None:
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False)
 
@@ -154,7 +156,8 @@ def _conclude(console: Console, given: Given, folder: SearchFolder, ended: Ended
         say(f"{name}: skipped")
     say(usage_line(ended.state, time.time_ns()))
     if ended.stopped is None:
-        say(f"interrupted; nothing is lost: kernelsearch run {file} goes on from here")
+        again = shlex.join(["kernelsearch", *(word for word in sys.argv[1:] if word != "--fresh")])
+        say(f"interrupted; nothing is lost: {again} goes on from here")
     else:
         say(f"{ended.stopped.reason.value}: {ended.stopped.message}")
     if ended.refused is not None:
