@@ -15,6 +15,8 @@ from kernelharness.protocol import CaseFact, Result, Verdict
 SIGNIFICANT = 0.01
 """Differences of less than 1 % are not worth calling a win, however well measured."""
 ONE_SIDED_95 = 1.64
+BEYOND_BOUND_PERCENT = 105.0
+"""From here on it is no error of measurement."""
 WORST_CASE = math.log(0.95)
 """A kernel that makes any case slower than 0.95x is never published, whatever its mean."""
 
@@ -74,9 +76,13 @@ def slow_cases(result: Result) -> tuple[str, ...]:
 
 
 def percent_of_bound(result: Result) -> float | None:
-    """Geometric mean over the cases of t_min / t in percent; None when a case has no known bound."""
+    """Geometric mean over the cases of t_min / t in percent; None when a case has no known bound.
+
+    A kernel that is faster than the bound shows that the bound is none: the case fits a cache, say, and its ceiling
+    was measured on memory.
+    """
     shares = [case.percent_of_bound for case in result.cases]
-    known = [share for share in shares if share is not None and share > 0]
+    known = [min(share, 100.0) for share in shares if share is not None and 0 < share <= BEYOND_BOUND_PERCENT]
     if not known or len(known) < len(shares):
         return None
     return math.exp(sum(math.log(share) for share in known) / len(known))

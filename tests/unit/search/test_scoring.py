@@ -75,3 +75,8 @@ def test_cases_below_95_percent_are_named() -> None:
 def test_the_bound_is_unknown_unless_every_case_knows_it() -> None:
     assert percent_of_bound(judged(timed("a", 0.1, bound=96.0), timed("b", 0.1))) is None
     assert percent_of_bound(judged(timed("a", 0.1, bound=90.0), timed("b", 0.1, bound=40.0))) == pytest.approx(60.0)
+    assert percent_of_bound(judged(timed("a", 0.1, bound=102.0))) == pytest.approx(100.0)
+
+
+def test_a_kernel_far_beyond_the_bound_shows_that_the_bound_is_none() -> None:
+    assert percent_of_bound(judged(timed("a", 0.1, bound=54.0), timed("b", 0.1, bound=177.0))) is None
