@@ -7,9 +7,11 @@ compared afterwards, while every arm stands still. Neighbours: judge.py (decides
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -21,13 +23,19 @@ from kernelharness.processes import Runner
 from kernelharness.protocol import CaseFact
 from kernelharness.roofline import Bound
 from kernelharness.slots import Refill, has_structure
-from kernelharness.timing import Rule, calls_per_round
+from kernelharness.timing import MIN_BLOCKS, Rule, calls_per_round
 
 CALIBRATION_ROUNDS = 15
+CANDIDATE = "candidate"
+"""The arm that nobody trusts."""
+AGAIN = "again"
+"""A second eager arm: what two equal arms differ by is the noise."""
 MOST_CALLS = 256
 ROUND_BYTES = 256 << 20
 """Slots and results of all arms in one round, unless a single call has more."""
 _BASE_SETS = 3
+_DISTURBED_SHARE = 0.03
+"""Of a trusted arm's time, spent waiting for a CPU that somebody else had."""
 
 
 class Secret:
@@ -86,11 +94,13 @@ class CaseBench:
 
 
 @dataclass(frozen=True)
-class Round:
-    """Times of one round in ns per arm, fixed cost taken off, and the calls that they are the time of."""
+class Block:
+    """One block of interleaved rounds."""
 
     ns: dict[str, float]
-    calls: int
+    """By arm: the time of all its calls, fixed cost taken off."""
+    disturbed: bool
+    """Others took CPU time away while the block ran, or the container was throttled."""
 
 
 class Bench:
@@ -185,14 +195,14 @@ class Bench:
 
     def round(
         self, case: CaseBench, arms: dict[str, Runner], order: Sequence[str], calls: int, flags: int = 0
-    ) -> Round:
+    ) -> dict[str, float]:
         """Fresh secrets, then every arm once, in this order. All stand still on return."""
         self.fill_arena(case, calls)
         times: dict[str, float] = {}
         for name in order:
             self.device.evict(calls * case.inputs.stride)
             times[name] = max(1.0, self.run(arms[name], flags) - case.fixed_cost_ns)
-        return Round(times, calls)
+        return times
 
     def call_ns(self, case: CaseBench, runner: Runner, flags: int = 0) -> float:
         """A first idea of the time of one call, on warm slots: the best of three runs after one."""
@@ -216,21 +226,67 @@ def blocks(
     rounds: int,
     check: Callable[[], None],
     flags: int = 0,
-) -> Iterator[dict[str, float]]:
-    """Endless blocks: ns of each arm over `rounds` rounds, order rotated. `check` compares what a round produced.
+) -> Iterator[Block]:
+    """Endless blocks of `rounds` rounds, order rotated. `check` compares what a round produced.
 
-    Blocks during which the device was throttled come as empty dicts.
+    Whether others disturbed a block is asked of the trusted arms only: a candidate with too many threads waits for its
+    own, and that is its own time.
     """
     names = list(arms)
+    trusted = [runner for name, runner in arms.items() if name != CANDIDATE]
     turn = 0
     while True:
         bench.device.watch()
         total = dict.fromkeys(names, 0.0)
+        waited = 0
         for _ in range(rounds):
             order = names[turn % len(names) :] + names[: turn % len(names)]
             turn += 1
-            done = bench.round(case, arms, order, calls, flags)
+            waited -= sum(runner.waited_ns() for runner in trusted)
+            for name, ns in bench.round(case, arms, order, calls, flags).items():
+                total[name] += ns
+            waited += sum(runner.waited_ns() for runner in trusted)
             check()
-            for name in names:
-                total[name] += done.ns[name]
-        yield {} if bench.device.watch().throttled else total
+        spent = sum(total[name] for name in names if name != CANDIDATE)
+        yield Block(total, bench.device.watch().throttled or waited > _DISTURBED_SHARE * spent)
+
+
+class Samples:
+    """Times by arm from blocks; those of disturbed blocks only count when there are not enough others."""
+
+    def __init__(self, arms: Sequence[str], calls: int) -> None:
+        """`calls`: how many calls of an arm a block is the time of."""
+        self._names = list(arms)
+        self._calls = calls
+        self._clean: list[dict[str, float]] = []
+        self._all: list[dict[str, float]] = []
+
+    def add(self, block: Block) -> None:
+        self._all.append(block.ns)
+        if not block.disturbed:
+            self._clean.append(block.ns)
+
+    @property
+    def disturbed(self) -> int:
+        return len(self._all) - len(self._clean)
+
+    @property
+    def is_noisy(self) -> bool:
+        """True when more than half of the blocks were disturbed."""
+        return 2 * self.disturbed > len(self._all)
+
+    @property
+    def _used(self) -> list[dict[str, float]]:
+        return self._clean if len(self._clean) >= MIN_BLOCKS else self._all
+
+    def ratios(self, arm: str, to: str) -> list[float]:
+        """ln(time of `arm` / time of `to`), one for each block that counts."""
+        return [math.log(block[arm] / block[to]) for block in self._used]
+
+    def clean_ratios(self, arm: str, to: str) -> list[float]:
+        """The same of undisturbed blocks alone."""
+        return [math.log(block[arm] / block[to]) for block in self._clean]
+
+    def call_ns(self, arm: str) -> float:
+        """Median time of one call."""
+        return median(block[arm] for block in self._used) / self._calls

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import platform
 import sys
@@ -21,7 +22,7 @@ import torch
 
 from kernelharness import __version__, processes
 from kernelharness.baselines import CLEARLY_SLOWER, BaselineStore
-from kernelharness.bench import Bench, CaseBench, Secret
+from kernelharness.bench import AGAIN, Bench, CaseBench, Secret
 from kernelharness.channel import Order, OrderKind
 from kernelharness.compare import Comparer, reduction_length_of
 from kernelharness.compiler import Compiled, compile_candidate
@@ -57,6 +58,7 @@ REFERENCE_SECONDS = 300.0
 COMPILED_BASELINE_SECONDS = 120.0
 MODEL_SEED = 42
 """Weights are part of the problem, not a secret: the candidate is handed them."""
+HOPELESS_NOISE = math.log(1.5)
 _CONFIRM_SETS = 2
 """A confirmation uses this many times the correctness sets."""
 _CANDIDATE_MEMORY_BYTES = 2 << 30
@@ -190,7 +192,10 @@ class Judge:
                 elif "compile" not in arms:
                     self.log.write(Baseline(case=case.fact.case, arm="compile", note=note))
         finally:
-            again.kill()
+            if self.batch.purpose is not Purpose.CONFIRM:
+                again.kill()
+        if self.batch.purpose is Purpose.CONFIRM:
+            self.runners[AGAIN] = again  # two equal arms, in the very blocks of the candidate
         if "compile" in self.runners:
             times = {case.fact.case: case.baseline_ns for case in self.timed_cases}
             self.store.keep({name: arm["compile"] / arm["eager"] for name, arm in times.items()})
@@ -213,6 +218,7 @@ class Judge:
                 runner.stop()
         except RunnerFault as fault:
             runner.kill()
+            processes.kill_survivors(self._children())  # its compilers, which are no candidate's fault
             return f"torch.compile cannot run this reference: {fault.text[-300:]}"
         self.runners["compile"] = runner
         return ""
@@ -272,6 +278,7 @@ class Judge:
         )
         try:
             results = self._stages(trial, walls)
+            self._refuse_noise(trial)
             result = accepted(candidate, results, self.timed_cases, self.ceilings, self.device.cache_bytes)
         except Rejection as rejection:
             if rejection.bad_pointer:
@@ -285,7 +292,7 @@ class Judge:
             result = rejected(candidate, offence, trial.stage)
         if result.verdict is Verdict.OK and self.batch.purpose is Purpose.CONFIRM and compiled.fd >= 0:
             self._publish(candidate, compiled)
-        flags = [*result.flags, *(["copy_out"] if trial.copy_out else [])]
+        flags = [*result.flags, *(["copy_out"] if trial.copy_out else []), *(["noisy"] if trial.noisy else [])]
         return result.model_copy(
             update={"binary_hash": compiled.digest, "correctness": trial.correctness, "flags": flags}
         )
@@ -300,12 +307,19 @@ class Judge:
         results: list[CaseResult] = []
         with _measured(walls, "timing"):
             for case in self.timed_cases:
-                baselines = {name: runner for name, runner in self.runners.items() if name in case.baseline_ns}
-                for arm in baselines.values():
+                for arm in self.runners.values():
                     trial.bench.load(arm, case)
                 trial.load(case)
-                results.append(trial.time(case, baselines, self.rule))
+                results.append(trial.time(case, self.runners, self.rule))
         return results
+
+    def _refuse_noise(self, trial: Trial) -> None:
+        """A confirmation that could not tell two equal arms apart from a real gain confirms nothing. Raise Rejection."""
+        noise = max(case.noise for case in self.timed_cases)
+        if self.batch.purpose is Purpose.CONFIRM and trial.noisy and noise > HOPELESS_NOISE:
+            percent = 100 * math.expm1(min(noise, 10.0))
+            text = f"others took CPU time away: two copies of the reference differed by up to {percent:.0f} %"
+            raise Rejection(Verdict.NOISY_NODE, text)
 
     def _writes_inputs(self, candidate: Candidate, compiled: Compiled, failed: Trial) -> Rejection | None:
         """Run it again with inputs that may be written: a fault that is gone then was a write to them."""

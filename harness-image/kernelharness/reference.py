@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernelharness.bench import Bench, CaseBench, blocks
+from kernelharness.bench import AGAIN, Bench, CaseBench, Samples, blocks
 from kernelharness.channel import Order, OrderKind, RunFlag
 from kernelharness.compare import rms_of
 from kernelharness.filter import degenerate_reason
@@ -140,24 +140,20 @@ def time_baselines(bench: Bench, case: CaseBench, arms: dict[str, Runner], rule:
     for runner in arms.values():
         bench.show_arena(runner, case, calls)
     bench.round(case, arms, list(arms), calls)
-    times: dict[str, list[float]] = {name: [] for name in arms}
+    samples = Samples(list(arms), calls * rounds)
     begin = time.perf_counter_ns()
     for block in blocks(bench, case, arms, calls, rounds, _nothing):
-        for name, total in block.items():
-            times[name].append(total / (calls * rounds))
-        enough = len(times["eager"]) >= MIN_BLOCKS
-        if enough or time.perf_counter_ns() - begin > 2 * rule.budget_ns:
+        samples.add(block)
+        enough = len(samples.clean_ratios("eager", AGAIN)) >= MIN_BLOCKS
+        if enough or time.perf_counter_ns() - begin > rule.budget_ns:
             break
-    ratios = [math.log(first / second) for first, second in zip(times["eager"], times["again"], strict=True)]
-    case.noise = noise_of(ratios) if ratios else math.inf
+    case.noise = noise_of(samples.ratios("eager", AGAIN))
+    case.baseline_ns = {name: samples.call_ns(name) for name in arms if name != AGAIN}
     percent = round(100 * math.expm1(min(case.noise, 10.0)), 3)
-    baselines: list[Baseline] = []
-    for name, values in times.items():
-        median = sorted(values)[len(values) // 2] if values else bench.call_ns(case, arms[name])
-        if name != "again":
-            case.baseline_ns[name] = median
-            baselines.append(Baseline(case=case.fact.case, arm=name, ns=round(median), noise_percent=percent))
-    return baselines
+    return [
+        Baseline(case=case.fact.case, arm=name, ns=round(ns), noise_percent=percent)
+        for name, ns in case.baseline_ns.items()
+    ]
 
 
 def _nothing() -> None:

@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from kernelharness.bench import Bench, CaseBench, blocks
+from kernelharness.bench import AGAIN, CANDIDATE, Bench, CaseBench, Samples, blocks
 from kernelharness.channel import RunFlag
 from kernelharness.compare import Comparer
 from kernelharness.processes import Runner
-from kernelharness.protocol import CaseResult, Stage, Verdict
-from kernelharness.timing import Estimate, Rule, estimate
+from kernelharness.protocol import CaseResult, Stage
+from kernelharness.timing import Estimate, Rule, estimate, noise_of
 from kernelharness.verdicts import Rejection, of_comparison, of_repetition, rejecting
-
-_MAX_VOID_SHARE = 0.5
 
 
 @dataclass
@@ -32,6 +30,8 @@ class Trial:
     comparers: dict[int, Comparer]
     stage: Stage = Stage.LOAD
     copy_out: bool = False
+    noisy: bool = False
+    """Others took CPU time away during most blocks."""
     correctness: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -77,11 +77,8 @@ class Trial:
     def time(self, case: CaseBench, baselines: dict[str, Runner], rule: Rule) -> CaseResult:
         """Blocks of interleaved rounds until the rule has enough. Raise Rejection, also for one wrong slot."""
         self.stage = Stage.TIMING
-        arms = {**baselines, "candidate": self.runner}
-        lead = min(baselines, key=lambda name: case.baseline_ns[name])
-        ratios: dict[str, list[float]] = {name: [] for name in baselines}
-        times: dict[str, list[float]] = {name: [] for name in arms}
-        void = 0
+        arms = {**baselines, CANDIDATE: self.runner}
+        lead = min(case.baseline_ns, key=lambda name: case.baseline_ns[name])
         with rejecting(self.runner, case.fact):
             slowest = max(case.baseline_ns["eager"], self.bench.call_ns(case, self.runner, self.flags))
             calls, rounds = self.bench.plan(case, slowest, len(arms), rule)
@@ -89,22 +86,21 @@ class Trial:
                 self.bench.show_arena(runner, case, calls)
             self.bench.round(case, arms, list(arms), calls, self.flags)  # first touch of every result's memory
             self._compare_round(case, calls, exactly=True)
+            samples = Samples(list(arms), calls * rounds)
             begin = time.perf_counter_ns()
             for block in blocks(
                 self.bench, case, arms, calls, rounds, lambda: self._compare_round(case, calls), self.flags
             ):
-                if not block:
-                    void += 1
-                    if void > rule.max_blocks * _MAX_VOID_SHARE:
-                        raise Rejection(Verdict.NOISY_NODE, "the CPU was throttled during most blocks")
-                    continue
-                for name, total in block.items():
-                    times[name].append(total / (calls * rounds))
-                for name in baselines:
-                    ratios[name].append(math.log(block[name] / block["candidate"]))
-                if rule.is_enough(ratios[lead], time.perf_counter_ns() - begin):
+                samples.add(block)
+                spent = time.perf_counter_ns() - begin
+                if rule.is_enough(samples.clean_ratios(lead, CANDIDATE), spent) or spent > rule.budget_ns:
                     break
-        return _case_result(case, ratios, times, lead)
+        if samples.is_noisy:
+            self.noisy = True
+        if AGAIN in arms:
+            # Two equal arms in the very blocks that the candidate ran in say best what these blocks can tell apart.
+            case.noise = noise_of(samples.ratios("eager", AGAIN))
+        return _case_result(case, samples, lead)
 
     def _run_gallery(self, case: CaseBench, count: int) -> list[list[Tensor]]:
         """By correctness set: the outputs."""
@@ -174,24 +170,22 @@ def _speedup_compile(case: CaseBench, found: dict[str, Estimate]) -> float | Non
     return math.exp(found["eager"].mean) * case.compile_ratio if case.compile_ratio else None
 
 
-def _case_result(
-    case: CaseBench, ratios: dict[str, list[float]], times: dict[str, list[float]], lead: str
-) -> CaseResult:
-    found = {name: estimate(values) for name, values in ratios.items()}
+def _case_result(case: CaseBench, samples: Samples, lead: str) -> CaseResult:
+    found = {name: estimate(samples.ratios(name, CANDIDATE)) for name in case.baseline_ns}
     best = found[lead]
-    median = {name: sorted(values)[len(values) // 2] for name, values in times.items()}
+    ns = samples.call_ns(CANDIDATE)
     return CaseResult(
         case=case.fact.case,
-        ns=round(median["candidate"]),
+        ns=round(ns),
         low=math.exp(best.low),
         high=math.exp(best.high),
         speedup=math.exp(best.mean),
         baseline=lead,
-        baseline_ns=round(median[lead]),
+        baseline_ns=round(samples.call_ns(lead)),
         speedup_eager=math.exp(found["eager"].mean),
         speedup_compile=_speedup_compile(case, found),
         samples=best.samples,
         mean_log_ratio=best.mean,
         standard_error=best.standard_error,
-        percent_of_bound=round(case.bound.percent(median["candidate"]), 2) if case.bound else None,
+        percent_of_bound=round(case.bound.percent(ns), 2) if case.bound else None,
     )
