@@ -59,6 +59,12 @@ class Situation:
     trouble: tuple[str, str] | None = None
     """(reason, message) of what makes the search slower or smaller than it should be."""
 
+    @property
+    def unsettled(self) -> Output | None:
+        """The output that the search waits for when nothing else is left to do: an approval, a quota."""
+        waits = self.activity == "Publishing" and self.output is not None and not self.output.is_settled
+        return self.output if waits else None
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -153,8 +159,8 @@ def _progressing(now: Situation) -> Fact:
         return Fact(PROGRESSING, "False", "Suspended", "spec.suspend is true")
     if now.rejection:
         return Fact(PROGRESSING, "False", now.rejection.reason, now.rejection.message)
-    if now.output and not now.output.is_settled:
-        return Fact(PROGRESSING, "False", now.output.reason, now.output.message)
+    if output := now.unsettled:
+        return Fact(PROGRESSING, "False", output.reason, output.message)
     if ended := _ending(now):
         return Fact(PROGRESSING, "False", ended.reason, ended.message)
     return Fact(PROGRESSING, "True", now.activity, now.activity_message)
@@ -178,8 +184,8 @@ def _complete(now: Situation) -> Fact:
     ended = _ending(now)
     if ended and not ended.is_failure:
         return Fact(COMPLETE, "True", ended.reason, ended.message)
-    if now.output and not now.output.is_settled:
-        return Fact(COMPLETE, "False", now.output.reason, now.output.message)
+    if output := now.unsettled:
+        return Fact(COMPLETE, "False", output.reason, output.message)
     return Fact(COMPLETE, "False", ended.reason if ended else "InProgress")
 
 

@@ -106,7 +106,7 @@ def situation_of(snapshot: Snapshot) -> Situation:
     return Situation(
         activity=_activity(state),
         activity_message=snapshot.waiting_for,
-        stopped=state.stopped,
+        stopped=snapshot.ended.stopped if snapshot.ended else None,  # until then its output is not settled
         output=_output(snapshot, snapshot.ended),
         trouble=_trouble(state, snapshot.progress),
     )

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from kernelsearch.api.resources import KernelSearch
 from kernelsearch.api.search_status import KernelSearchStatus
-from kernelsearch.controller.view import fit, manifest
+from kernelsearch.controller.view import fitting, manifest
 from kernelsearch.evaluate.kube import SEARCHES, Kube, KubeError, Object
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class StatusWriter:
         async with self._writing:
             if (status := self._offered) is None:
                 return
-            body = manifest(fit(status)[0])
+            body = manifest(status)
             if _without_clock(body) == _without_clock(self._written):
                 return
             await self._pace.turn()
@@ -96,27 +96,31 @@ class StatusWriter:
             self._written, self._turn, self._last_write = body, turn(status), self._clock()
 
     async def _write(self, status: KernelSearchStatus) -> None:
-        limit = 64 * 1024
+        """The largest reduction that fits, or a smaller one when the API server refuses it."""
+        candidates = fitting(status)
+        for cut, dropped in candidates:
+            try:
+                await self._apply(manifest(_degraded(cut, dropped) if dropped else cut))
+                return
+            except KubeError as error:
+                if error.status not in (413, 422) or cut is candidates[-1][0]:
+                    raise
+                log.warning("status of %s/%s was refused: %s", self._namespace, self._name, error)
+
+    async def _apply(self, status: Object) -> None:
         while True:
-            cut, dropped = fit(status, limit)
-            body = manifest(_degraded(cut, dropped) if dropped else cut)
             try:
                 written = await self._kube.apply(
-                    SEARCHES, self._namespace, self._body(body), manager=MANAGER, subresource="status"
+                    SEARCHES, self._namespace, self._body(status), manager=MANAGER, subresource="status"
                 )
+                self._resource_version = written["metadata"]["resourceVersion"]
+                return
             except KubeError as error:
                 if error.is_missing:
                     raise SearchGone(f"{self._namespace}/{self._name}") from error
-                if error.is_conflict:
-                    await self._read_again()
-                    continue
-                if error.status in (413, 422) and limit > 1024:
-                    log.warning("status of %s/%s was refused: %s", self._namespace, self._name, error)
-                    limit = 1 if dropped else 2048
-                    continue
-                raise
-            self._resource_version = written["metadata"]["resourceVersion"]
-            return
+                if not error.is_conflict:
+                    raise
+            await self._read_again()
 
     async def _read_again(self) -> None:
         found = await self._kube.find(SEARCHES, self._namespace, self._name)

@@ -1,7 +1,7 @@
 """The status of a search as a pure view of its journal: what people see in `kubectl get` and `kubectl describe`.
 
-Everything is bounded, so that no search can outgrow 64 KiB: `fit` drops what is least needed, first the leaderboards,
-then the failures. Times are the journal's; nothing here reads a clock.
+Everything is bounded, so that no search can outgrow 64 KiB: `fitting` drops what is least needed, first the
+leaderboards, then the failures. Times are the journal's; nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -73,18 +73,18 @@ def status_of(
     )
 
 
-def fit(status: KernelSearchStatus, limit: int = MAX_BYTES) -> tuple[KernelSearchStatus, str]:
-    """The status cut to `limit` bytes, and what was dropped for it ('' for nothing)."""
-    dropped = ""
-    for what, smaller in (
-        ("", status),
-        ("leaderboards", _without_leaderboards(status)),
-        ("leaderboards and failures", _without_leaderboards(status).model_copy(update={"failures": ()})),
-    ):
-        dropped = what
-        if size(smaller) <= limit:
-            return smaller, what
-    return smaller, dropped
+def reductions(status: KernelSearchStatus) -> tuple[tuple[KernelSearchStatus, str], ...]:
+    """The status and ever smaller ones, each with what was dropped for it ('' for nothing)."""
+    targets = tuple(target.model_copy(update={"leaderboard": ()}) for target in status.targets)
+    shorter = status.model_copy(update={"targets": targets})
+    shortest = shorter.model_copy(update={"failures": ()})
+    return (status, ""), (shorter, "leaderboards"), (shortest, "leaderboards and failures")
+
+
+def fitting(status: KernelSearchStatus, limit: int = MAX_BYTES) -> tuple[tuple[KernelSearchStatus, str], ...]:
+    """The reductions of at most `limit` bytes, largest first; the smallest one always."""
+    *larger, smallest = reductions(status)
+    return (*(each for each in larger if size(each[0]) <= limit), smallest)
 
 
 def size(status: KernelSearchStatus) -> int:
@@ -239,8 +239,3 @@ def _outputs(published: Published | None) -> OutputStatus | None:
 def _completion(conditions: Sequence[Condition]) -> str | None:
     ended = [each for each in conditions if each.type in ("Complete", "Failed") and each.status == "True"]
     return ended[0].last_transition_time if ended else None
-
-
-def _without_leaderboards(status: KernelSearchStatus) -> KernelSearchStatus:
-    targets = tuple(target.model_copy(update={"leaderboard": ()}) for target in status.targets)
-    return status.model_copy(update={"targets": targets})

@@ -60,9 +60,15 @@ def test_until_the_output_is_settled_a_stopped_search_is_neither_complete_nor_fa
 
 
 def test_a_pending_approval_is_told_and_nothing_progresses() -> None:
-    found = as_map(Situation(stopped=stopped(StopReason.PLATEAU), output=APPROVAL))
+    found = as_map(Situation(activity="Publishing", output=APPROVAL))
     assert found["Complete"] == ("False", "AwaitingApproval")
     assert found["Progressing"] == ("False", "AwaitingApproval")
+
+
+def test_a_search_that_may_publish_before_its_end_goes_on_while_an_approval_is_pending() -> None:
+    found = as_map(Situation(activity="Searching", output=APPROVAL))
+    assert found["Progressing"] == ("True", "Searching")
+    assert found["Published"] == ("False", "AwaitingApproval")
 
 
 def test_a_missing_reference_is_neither_complete_nor_failed_because_it_may_appear() -> None:
