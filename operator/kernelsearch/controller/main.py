@@ -40,7 +40,8 @@ def run() -> int:
         print(error, file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line for every event that was looked at
+    for chatty in ("kopf.objects", "kopf.activities.probe", "aiohttp.access", "httpx2"):  # a line for every look
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         asyncio.run(_operate(settings))
     except StoreError as error:

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0
 """Longest time between two looks at a batch; a change of its Job or pods is seen at once."""
+TROUBLE_SECONDS = 5.0
 PROTOCOL_LINE = re.compile(r'\{\s*"type"\s*:')
 """How every line of the judge's begins; whatever else its container says goes to people, not to the parser."""
 NOISE_CHARACTERS = 600
@@ -74,6 +75,7 @@ class _BatchJob:
         self._namespace = placement.namespace
         self._name = manifests.job_name(request)
         self._said: Progress | None = None
+        self._held_up_since: float | None = None
 
     async def run(self, on_progress: OnProgress) -> BatchOutcome:
         """Create or adopt the Job and return when its judge ended."""
@@ -167,6 +169,11 @@ class _BatchJob:
             await self._cache.changed(namespace, name, LOOK_SECONDS)
 
     def _tell(self, progress: Progress, on_progress: OnProgress) -> None:
+        """Trouble is told when it lasts: a pod that waits a moment for its predecessor's place is in none."""
+        now = time.monotonic()
+        self._held_up_since = (self._held_up_since or now) if progress.reason else None
+        if self._held_up_since is not None and now - self._held_up_since < TROUBLE_SECONDS:
+            progress = Progress(progress.target, "Pending", progress.message)
         if progress != self._said:
             self._said = progress
             on_progress(progress)
