@@ -314,7 +314,7 @@ class Judge:
         return results
 
     def _refuse_noise(self, trial: Trial) -> None:
-        """A confirmation that could not tell two equal arms apart from a real gain confirms nothing. Raise Rejection."""
+        """A confirmation that could not tell two equal arms apart confirms nothing. Raise Rejection."""
         noise = max(case.noise for case in self.timed_cases)
         if self.batch.purpose is Purpose.CONFIRM and trial.noisy and noise > HOPELESS_NOISE:
             percent = 100 * math.expm1(min(noise, 10.0))

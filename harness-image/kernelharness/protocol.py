@@ -345,7 +345,7 @@ def parse_line(line: str) -> Message:
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of a log, ends kept. Not `str.splitlines`: a candidate's message may hold U+2028, which ends no line."""
+    """The lines of a log, ends kept. Not `str.splitlines`: a candidate's message may hold U+2028, no end here."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
