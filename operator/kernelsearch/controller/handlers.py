@@ -1,7 +1,8 @@
 """What kopf is asked for: one daemon per active search, a look at changes, a probe. Nothing else.
 
-kopf watches only our own kind; Jobs and pods have a watch of their own (evaluate/cache.py), because kopf would list
-them in namespaces where the operator has no rights. Four traps of kopf shape this file:
+kopf watches only our own kind, in the namespaces that are served: it would take its finalizer off a search that another
+operator holds. Jobs and pods have a watch of their own (evaluate/cache.py), because kopf would list them where the
+operator has no rights. Four traps of kopf shape this file:
 1. kopf's `patch` and return values are never used: one refused patch would kill the daemon silently. status.py writes.
 2. A daemon that returns is never started again for its object, so it waits for `stopped` whatever the search came to.
 3. No timers: an `idle=` timer never fires while the status is being written.
@@ -58,7 +59,7 @@ def build_registry(services: Services) -> kopf.OperatorRegistry:
         API_VERSION,
         PLURAL,
         registry=registry,
-        when=lambda body, namespace, **_: is_active(body) and services.settings.serves(namespace),
+        when=lambda body, **_: is_active(body),
         cancellation_backoff=GRACE_SECONDS,
         cancellation_timeout=5.0,
     )

@@ -67,7 +67,7 @@ async def _operate(settings: Settings) -> None:
         await _until_first_ends(
             kopf.operator(
                 registry=build_registry(services),
-                clusterwide=True,
+                namespaces=[each.name for each in settings.search_namespaces],
                 standalone=True,
                 liveness_endpoint=f"http://0.0.0.0:{settings.liveness_port}/healthz",
             ),

@@ -101,6 +101,10 @@ class Place:
         )
         return found.split()
 
+    def pods_of(self, uid: str, purpose: str = "search") -> set[str]:
+        labels = f"kernelsearch.dev/search-uid={uid},kernelsearch.dev/purpose={purpose}"
+        return set(self.kubectl("-n", self.pods, "get", "pods", "-l", labels, "-o", "name").split())
+
     def wait_until_gone(self, uid: str, seconds: float = 60) -> None:
         """Nothing that carries the search's uid is left; the garbage collector takes a moment."""
         deadline = time.monotonic() + seconds

@@ -32,9 +32,9 @@ async def test_killed_in_the_middle_of_a_batch_it_finishes_the_same_search(place
     before = place.search()
     uid = before["metadata"]["uid"]
     place.wait_for_pod(uid)
-    pods = {name for name in place.children(uid) if name.startswith("pod/")}
+    pods = place.pods_of(uid)
     operator.kill()
-    assert pods <= set(place.children(uid)), "the pod runs on without an operator"
+    assert pods <= place.pods_of(uid), "the pod runs on without an operator"
     operator.start()
     place.wait("tuned", "Complete", 180)
     status = place.search()["status"]

@@ -108,9 +108,9 @@ def test_sigterm_leaves_the_pods_and_the_next_operator_adopts_them(place: Place,
     place.until("tuned", probed, "the probe's end")
     uid = place.search()["metadata"]["uid"]
     place.wait_for_pod(uid)
-    pods = {name for name in place.children(uid) if name.startswith("pod/")}
+    pods = place.pods_of(uid)
     assert operator.kill(signal.SIGTERM) == 0
-    assert pods <= set(place.children(uid)), "an operator that exits leaves its pods to the next one"
+    assert pods <= place.pods_of(uid), "an operator that exits leaves its pods to the next one"
     operator.start()
     place.wait("tuned", "Complete")
     assert place.search()["status"]["progress"]["evaluated"] == 3
