@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from kernelharness import __version__, processes
+from kernelharness import __version__, machine, processes
 from kernelharness.baselines import CLEARLY_SLOWER, BaselineStore
 from kernelharness.bench import AGAIN, Bench, CaseBench, Secret
 from kernelharness.channel import Order, OrderKind
@@ -142,7 +142,11 @@ class Judge:
                 driver=self.device.driver,
                 node=os.environ.get("KERNELHARNESS_NODE", platform.node()),
                 isolation=self.layers | processes.probe_isolation(self.zygotes.light),
-                versions={"torch": torch.__version__, "python": platform.python_version()},
+                versions={
+                    "torch": torch.__version__,
+                    "python": platform.python_version(),
+                    "openmp": f"{self.device.threads} threads, {machine.OMP_SPINS} spins",
+                },
             )
         )
 
