@@ -213,10 +213,10 @@ class Notifier:
         ident, pid, _, number, _, _, *args = _NOTIFICATION.unpack(buffer)
         call = _Call(ident, pid, syscalls.NAMES.get(number, str(number)), tuple(args))
         is_file = call.name in FILE_WRITES or call.name in ("open", "openat")
+        path = _path_of(call) if is_file else None  # while the caller waits: afterwards it may be gone
         self._refuse(call, errno.EROFS if is_file else errno.EPERM)
         if not is_file:
             return f"the system call {call.name}"
-        path = _path_of(call)
         if path is not None and path.startswith(_HARMLESS_PATHS):
             return None
         return f"the system call {call.name}, which would write to the file system" + (f" ({path!r})" if path else "")
