@@ -38,7 +38,7 @@ _VIEW_FACTOR = 16
 _MOST_PIECES = 1024
 """Of one process_vm_readv."""
 _SWEEP_FACTOR = 2
-_CEILING_BYTES = 128 << 20
+_CEILING_BYTES = 64 << 20
 
 
 class CpuDevice(Device):
@@ -103,7 +103,7 @@ class CpuDevice(Device):
 def _measure_ceilings() -> Ceilings:
     source = torch.ones(_CEILING_BYTES // 4)
     target = torch.empty_like(source)
-    copies = [_seconds(lambda: target.copy_(source)) for _ in range(4)]
+    copies = [_seconds(lambda: target.copy_(source)) for _ in range(12)]
     left, right = torch.ones(768, 768), torch.ones(768, 768)
     products = [_seconds(lambda: torch.mm(left, right)) for _ in range(6)]
     return Ceilings(2 * _CEILING_BYTES / min(copies), {"float32": 2 * 768**3 / min(products)})
