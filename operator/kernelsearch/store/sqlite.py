@@ -5,7 +5,8 @@ Invariants: one process at a time (an exclusive lock file beside the database); 
 writes nothing, because its epoch is checked inside the transaction that writes; a blob has the hash that names it or is
 not handed out. All SQL runs on one thread of the store's own, so the event loop never waits for the disk.
 
-The statements are plain SQL that PostgreSQL takes too; what is SQLite's alone stands in `_connect` and `_explain`.
+Queries are plain SQL that PostgreSQL has too; what is SQLite's alone stands in `_connect`, `_transaction`, `_migrate`
+and `_explain`.
 """
 
 from __future__ import annotations
@@ -18,17 +19,15 @@ import os
 import re
 import sqlite3
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Self, TypeVar
+from pathlib import Path
+from typing import Self, TypeVar
 
 from pydantic import ValidationError
 
 from kernelsearch.search.journal import Event, dump_event, load_event
 from kernelsearch.store.base import EpochFenced, StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 SCHEMA_VERSION = 1
 
@@ -111,7 +110,8 @@ class SqliteStore:
     def _append(self, db: sqlite3.Connection, uid: str, epoch: int, events: Sequence[Event]) -> int:
         with _transaction(db):
             self._check_epoch(db, uid, epoch)
-            count = int(db.execute("SELECT count(*) FROM events WHERE uid = ?", (uid,)).fetchone()[0])
+            last = db.execute("SELECT max(seq) FROM events WHERE uid = ?", (uid,)).fetchone()[0]
+            count = 0 if last is None else int(last) + 1
             rows = [(uid, count + offset, dump_event(event)) for offset, event in enumerate(events)]
             refs = {ref for event in events for ref in references(event)}
             db.executemany("INSERT INTO events (uid, seq, body) VALUES (?, ?, ?)", rows)

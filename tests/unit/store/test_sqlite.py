@@ -9,7 +9,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from kernelsearch.search.journal import (
@@ -23,10 +24,6 @@ from kernelsearch.search.journal import (
 from kernelsearch.store.base import EpochFenced, Store, StoreError
 from kernelsearch.store.sqlite import SqliteStore, references
 from pydantic_core import PydanticSerializationError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
 
 UID = "0f2a3f9e-1111-4222-8333-abcdefabcdef"
 
