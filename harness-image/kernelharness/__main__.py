@@ -74,15 +74,17 @@ def _judge(batch: Batch, language: Language, log: Log, options: argparse.Namespa
     light = zygote.Zygote(_enter)
     import torch
 
+    language.prepare_zygote()
+
     import kernelharness.torch_arms  # noqa: F401
-    from kernelharness.devices.cpu import CpuDevice
+    from kernelharness.devices import open_device
     from kernelharness.judge import Judge, Zygotes
 
     heavy = zygote.Zygote(_enter)
     layers |= isolation.protect_judge()
     # The judge's own helper threads would spin on a core of the arm that is being timed.
     torch.set_num_threads(1)
-    device = CpuDevice()
+    device = open_device(batch.toolchain.vendor)
     store = BaselineStore(options.cache, batch.problem, f"{device.name}\0{torch.__version__}\0{sys.version}")
     zygotes = Zygotes(light, heavy)
     return Judge(batch, language, device, zygotes, log, layers, store, options.torch_compile, scratch).run()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kernelharness.channel import MAX_REPORTS, Order, OrderKind, RunFlag
-from kernelharness.devices.base import Device
+from kernelharness.devices.base import Device, Window
 from kernelharness.layout import Layout, layout_of, widened
 from kernelharness.processes import Runner
 from kernelharness.protocol import CaseFact
@@ -31,8 +31,6 @@ CANDIDATE = "candidate"
 AGAIN = "again"
 """A second eager arm: what two equal arms differ by is the noise."""
 MOST_CALLS = 256
-ROUND_BYTES = 256 << 20
-"""Slots and results of all arms in one round, unless a single call has more."""
 _BASE_SETS = 3
 _DISTURBED_SHARE = 0.25
 """Of a trusted arm's time, spent by its threads waiting for a CPU. On an idle machine waking up alone makes 0.12."""
@@ -126,13 +124,19 @@ class Bench:
     def show_gallery(self, runner: Runner, case: CaseBench, position: int, count: int) -> None:
         """Point the runner at `count` correctness sets."""
         offset = case.gallery[position]
+        self._show(runner, case, "gallery", offset, count)
         self.tell(runner, Order(OrderKind.PREPARE, case.index, offset, count, case.inputs.stride, RunFlag.GALLERY))
         runner.reports = count * len(case.fact.outputs)
 
     def show_arena(self, runner: Runner, case: CaseBench, calls: int) -> None:
         """Point the runner at the first `calls` slots of the arena."""
+        self._show(runner, case, "arena", 0, calls)
         self.tell(runner, Order(OrderKind.PREPARE, case.index, 0, calls, case.inputs.stride))
         runner.reports = calls * len(case.fact.outputs)
+
+    def _show(self, runner: Runner, case: CaseBench, memory: str, offset: int, calls: int) -> None:
+        outputs = tuple(case.fact.outputs)
+        self.device.show(runner, Window(memory, offset, case.inputs.stride, calls, outputs))
 
     def generate(self, case: CaseBench, offset: int = 0) -> list[Tensor]:
         """A fresh input set on the desk, from a secret seed."""
@@ -153,16 +157,11 @@ class Bench:
         return [tensor.clone() for tensor in self.device.tensors("desk", layout_of(widened(case.fact.outputs)), 0)]
 
     def run(self, runner: Runner, flags: int = 0) -> int:
-        """One timed run of what was prepared; ns from before it was continued until every thread stood still."""
+        """One timed run of what was prepared; ns from before it was continued until it was done and stood still."""
         runner.expect_silence()
-        runner.board.forget_reports(runner.reports)
-        deadline = self.deadline()
-        begin = time.perf_counter_ns()
-        runner.resume()
-        runner.tell(Order(OrderKind.RUN, flags=flags))
-        runner.wait(deadline)
-        runner.stop()
-        return time.perf_counter_ns() - begin
+        if not flags & RunFlag.EMPTY:
+            runner.board.forget_reports(runner.reports)
+        return self.device.run(runner, Order(OrderKind.RUN, flags=flags), self.deadline())
 
     def make_base_sets(self, case: CaseBench) -> None:
         """What timed slots are made of. Decides whether inputs have a structure that only the problem can make."""
@@ -175,7 +174,7 @@ class Bench:
     def allow_signs(self, case: CaseBench, allowed: bool) -> None:
         """Timed slots may have mixed signs where the reference stays finite with them."""
         if not case.structured:
-            case.refill = Refill(self.secret.draw(), signs=allowed)
+            case.refill = self.device.refill(self.secret.draw(), signs=allowed)
 
     def fill_arena(self, case: CaseBench, calls: int) -> None:
         """Fresh secrets in every slot; none is ever used twice."""
@@ -215,7 +214,7 @@ class Bench:
         """(calls of a round, rounds of a block) that make a block of the slowest arm as long as the rule wants."""
         slot = case.inputs.stride + (arms + 1) * case.outputs.stride
         most = max(1, min(MOST_CALLS, MAX_REPORTS // max(1, len(case.fact.outputs))))
-        return calls_per_round(slowest_ns, rule.block_ns, slot, ROUND_BYTES, most)
+        return calls_per_round(slowest_ns, rule.block_ns, slot, self.device.round_bytes, most)
 
 
 def blocks(
@@ -248,7 +247,8 @@ def blocks(
             waited += sum(runner.waited_ns() for runner in trusted)
             check()
         spent = sum(total[name] for name in names if name != CANDIDATE)
-        yield Block(total, bench.device.watch().throttled or waited > _DISTURBED_SHARE * spent)
+        seen = bench.device.watch()
+        yield Block(total, seen.throttled or seen.busy or waited > _DISTURBED_SHARE * spent)
 
 
 class Samples:

@@ -56,7 +56,7 @@ class RunFlag(IntEnum):
     COPY_OUT = 2
     """Clone each result: the candidate returns the same memory every time."""
     EMPTY = 4
-    """Do everything but call forward: what a round costs by itself."""
+    """Do everything but call forward, touching the device instead: what a round costs by itself."""
 
 
 class ReplyKind(IntEnum):
@@ -75,6 +75,8 @@ class Failure(IntEnum):
     UNSUPPORTED = 4
     NOT_A_TENSOR = 5
     NOT_COMPILED = 6
+    MEMORY = 7
+    """The device refused an access."""
 
 
 _ORDER = struct.Struct("<IIqqqq")
@@ -83,7 +85,14 @@ _REPORT = struct.Struct("<Qii8q8q")
 ORDER_BYTES = _ORDER.size
 MESSAGE_BYTES = _REPLY.size
 REPORT_BYTES = _REPORT.size
-BOARD_BYTES = BOARD_TEXT_BYTES + MAX_REPORTS * REPORT_BYTES
+_SEGMENT = struct.Struct("<QQ64s")
+_COUNT = struct.Struct("<Q")
+MAX_SEGMENTS = 1024
+"""Allocations of a runner on a device that T opens, at most."""
+_SEGMENTS_AT = BOARD_TEXT_BYTES + MAX_REPORTS * REPORT_BYTES
+BOARD_BYTES = _SEGMENTS_AT + _COUNT.size + MAX_SEGMENTS * _SEGMENT.size
+REGION_PREFIX = b"region:"
+"""A segment whose handle begins like this is T's own memory of the name that follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +134,15 @@ class Reply:
             raise ValueError(f"a message of {len(data)} bytes, not {MESSAGE_BYTES}")
         kind, status, a = _REPLY.unpack(data)
         return Reply(ReplyKind(kind), status, a)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """An allocation on a device, as its owner describes it: where it lies there, and how T can open it."""
+
+    base: int
+    nbytes: int
+    handle: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +191,24 @@ class Board:
     def forget_reports(self, count: int) -> None:
         """Make the first `count` reports malformed, so that none of an earlier run can pass for one of the next."""
         self._map[BOARD_TEXT_BYTES : BOARD_TEXT_BYTES + count * REPORT_BYTES] = b"\xff" * (count * REPORT_BYTES)
+
+    def raw_reports(self, count: int) -> bytes:
+        """The first `count` reports as they are."""
+        return self._map[BOARD_TEXT_BYTES : BOARD_TEXT_BYTES + count * REPORT_BYTES]
+
+    def write_segment(self, index: int, base: int, nbytes: int, handle: bytes) -> None:
+        """Add segment `index`. Raise ValueError when there are too many."""
+        if index >= MAX_SEGMENTS:
+            raise ValueError(f"more than {MAX_SEGMENTS} allocations hold outputs: take them from one pool")
+        at = _SEGMENTS_AT + _COUNT.size
+        _SEGMENT.pack_into(self._map, at + index * _SEGMENT.size, base, nbytes, handle)
+        _COUNT.pack_into(self._map, _SEGMENTS_AT, index + 1)
+
+    def read_segments(self, first: int) -> list[Segment]:
+        """Segments from number `first` on."""
+        count = min(_COUNT.unpack_from(self._map, _SEGMENTS_AT)[0], MAX_SEGMENTS)
+        at = _SEGMENTS_AT + _COUNT.size
+        return [Segment(*_SEGMENT.unpack_from(self._map, at + i * _SEGMENT.size)) for i in range(first, count)]
 
     def read_reports(self, first: int, count: int) -> list[OutputReport]:
         """Raise ValueError when one is malformed or there cannot be as many."""

@@ -14,7 +14,7 @@ import resource
 import signal
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kernelharness import landlock, seccomp, syscalls
 
@@ -26,6 +26,7 @@ _SECURE_NO_ROOT = 0b101111
 _CAPABILITY_VERSION = 0x20080522
 _LAST_CAPABILITY = 63
 _MAX_FILES = 256
+_LARGEST_FILE = 256 << 20
 _FIRST_KEPT, _PARKING = 3, 128
 
 Layers = dict[str, str]
@@ -81,13 +82,20 @@ def keep_only(fds: Sequence[int]) -> list[int]:
     return moved
 
 
-def isolate_runner(memory_bytes: int) -> tuple[Layers, int | None]:
+def isolate_runner(
+    memory_bytes: int, attach: Callable[[], None], cuda: bool, readable: Sequence[str] = ()
+) -> tuple[Layers, int | None]:
     """Give up everything that a candidate has no use for. The layers, and the seccomp listener for T (or None).
 
-    Must run while the process has one thread. Memory counts from here: what the fork brought along is free.
+    `attach` makes the device usable and runs when files and capabilities are gone already, but limits and the filter
+    are not there yet: CUDA's initialisation needs sockets and a lot of memory. Memory counts from behind it.
     """
     layers: Layers = {}
     set_dumpable(True)  # T reads our outputs; the zygote was not dumpable
+    layers["capabilities"] = _drop_capabilities()
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    layers["landlock"] = _restrict_files((), cuda, readable)
+    attach()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_FILES, _MAX_FILES))
@@ -95,11 +103,25 @@ def isolate_runner(memory_bytes: int) -> tuple[Layers, int | None]:
     limit = _data_bytes() + memory_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     layers["rlimits"] = "on"
-    layers["capabilities"] = _drop_capabilities()
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    layers["landlock"] = _restrict_files(())
-    layers["seccomp"], listener = _filter_runner()
+    layers["seccomp"], listener = _filter_runner(cuda)
     return layers, listener
+
+
+def isolate_warmup(folder: str, attach: Callable[[], None], cuda: bool) -> tuple[Layers, int | None]:
+    """For a runner that compiles when it is called: it may start compilers and write its own folder. No listener."""
+    set_dumpable(True)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    layers = {"capabilities": _drop_capabilities()}
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    layers["landlock"] = _restrict_files((folder,), cuda)
+    attach()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
+    try:
+        seccomp.install(seccomp.compiler_filter(), listener=False)
+        layers["seccomp"] = "on"
+    except OSError as error:
+        layers["seccomp"] = f"off: {error.strerror}"
+    return layers, None
 
 
 def isolate_compiler(folder: str, memory_bytes: int, seconds: int) -> Layers:
@@ -107,7 +129,7 @@ def isolate_compiler(folder: str, memory_bytes: int, seconds: int) -> Layers:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (256 << 20, 256 << 20))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
     layers = {"rlimits": "on", "capabilities": _drop_capabilities()}
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     layers["landlock"] = _restrict_files((folder,))
@@ -119,21 +141,21 @@ def isolate_compiler(folder: str, memory_bytes: int, seconds: int) -> Layers:
     return layers
 
 
-def _filter_runner() -> tuple[str, int | None]:
+def _filter_runner(cuda: bool) -> tuple[str, int | None]:
     try:
-        return "on", seccomp.install(seccomp.runner_filter(os.getpid(), listener=True), listener=True)
+        return "on", seccomp.install(seccomp.runner_filter(os.getpid(), listener=True, cuda=cuda), listener=True)
     except OSError as error:
         first = error
     try:
-        seccomp.install(seccomp.runner_filter(os.getpid(), listener=False), listener=False)
+        seccomp.install(seccomp.runner_filter(os.getpid(), listener=False, cuda=cuda), listener=False)
     except OSError as error:
         return f"off: {error.strerror}", None
     return f"on, killing (no listener: {first.strerror})", None
 
 
-def _restrict_files(writable: Sequence[str]) -> str:
+def _restrict_files(writable: Sequence[str], cuda: bool = False, readable: Sequence[str] = ()) -> str:
     try:
-        return f"on (ABI {landlock.restrict(writable)})"
+        return f"on (ABI {landlock.restrict(writable, landlock.nvidia_devices() if cuda else (), readable)})"
     except OSError as error:
         return f"off: {error.strerror}"
 

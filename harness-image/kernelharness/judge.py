@@ -43,6 +43,7 @@ from kernelharness.protocol import (
     ProblemFact,
     Purpose,
     Result,
+    Stage,
     Verdict,
     to_artifacts,
 )
@@ -52,6 +53,7 @@ from kernelharness.roofline import bound_of, with_bound
 from kernelharness.timing import CONFIRMING, SCREENING, Rule
 from kernelharness.trial import Trial
 from kernelharness.verdicts import Rejection
+from kernelharness.warmup import WarmFolder, warm
 from kernelharness.zygote import Zygote
 
 REFERENCE_SECONDS = 300.0
@@ -116,7 +118,8 @@ class Judge:
                 for candidate in self.batch.candidates:
                     self.log.write(self._result(candidate))
         except RunnerFault as fault:
-            print(f"kernelharness: {fault.runner.name}, a reference runner, failed: {fault.text}", file=sys.stderr)
+            said = f"{fault.text}\n{fault.runner.output}".rstrip()
+            print(f"kernelharness: {fault.runner.name}, a reference runner, failed: {said}", file=sys.stderr)
             return EXIT_DEVICE_FAULT
         finally:
             for runner in self.runners.values():
@@ -141,7 +144,8 @@ class Judge:
                 device=self.device.name,
                 driver=self.device.driver,
                 node=os.environ.get("KERNELHARNESS_NODE", platform.node()),
-                isolation=self.layers | processes.probe_isolation(self.zygotes.light),
+                isolation=self.layers
+                | processes.probe_isolation(self.zygotes.light, self.device.runner_config(trusted=False)),
                 versions={
                     "torch": torch.__version__,
                     "python": platform.python_version(),
@@ -198,6 +202,7 @@ class Judge:
         finally:
             if self.batch.purpose is not Purpose.CONFIRM:
                 again.kill()
+                self.device.forget(again)
         if self.batch.purpose is Purpose.CONFIRM:
             self.runners[AGAIN] = again  # two equal arms, in the very blocks of the candidate
         if "compile" in self.runners:
@@ -238,6 +243,7 @@ class Judge:
             "writable": ["desk"],
             "code": str(self.store.code) if self.store.code else None,
             "scratch": str(self.scratch),
+            **self.device.runner_config(trusted=True),
         }
         return Runner(name, self.zygotes.torch, config, self.device.runner_memory(trusted=True))
 
@@ -272,34 +278,74 @@ class Judge:
         return result
 
     def _try(self, candidate: Candidate, compiled: Compiled, walls: dict[str, float]) -> Result:
-        runner = self._candidate_runner(candidate, compiled)
+        folder: WarmFolder | None = None
+        trial: Trial | None = None
+        try:
+            if self.language.needs_warmup:
+                folder = WarmFolder()
+                with _measured(walls, "warmup"):
+                    self._warm(candidate, compiled, folder)
+            trial = self._trial(self._candidate_runner(candidate, compiled, folder=folder))
+            result = self._timed(candidate, trial, walls)
+            if folder is not None:
+                folder.expect_frozen()
+        except Rejection as rejection:
+            if rejection.bad_pointer and trial is not None and self.device.inputs_are_read_only:
+                rejection = self._writes_inputs(candidate, compiled, trial) or rejection
+            result = rejected(candidate, rejection, trial.stage if trial is not None else Stage.COMPILE)
+        finally:
+            if folder is not None:
+                folder.remove()
+        if result.verdict is Verdict.OK and self.batch.purpose is Purpose.CONFIRM and compiled.fd >= 0:
+            self._publish(candidate, compiled)
+        flags = [*result.flags]
+        if trial is not None:
+            flags += [name for name, is_so in (("copy_out", trial.copy_out), ("noisy", trial.noisy)) if is_so]
+        made = compiled.digest if folder is None else folder.digest_with(compiled.digest)
+        return result.model_copy(
+            update={
+                "binary_hash": made,
+                "correctness": trial.correctness if trial is not None else {},
+                "flags": flags,
+                "resources": self.language.resources(compiled.text),
+            }
+        )
+
+    def _trial(self, runner: Runner) -> Trial:
         bench = Bench(
             self.device, self.bench.reference, self.bench.secret, float(self.batch.toolchain.run_timeout_seconds)
         )
         tolerance = self.batch.problem.tolerance
-        trial = Trial(
+        return Trial(
             bench, runner, {case.index: Comparer(tolerance, reduction_length_of(case.fact)) for case in self.cases}
         )
+
+    def _timed(self, candidate: Candidate, trial: Trial, walls: dict[str, float]) -> Result:
+        """All stages of one runner, which is dead afterwards. Raise Rejection."""
+        self.device.admit(trial.runner)
         try:
             results = self._stages(trial, walls)
             self._refuse_noise(trial)
             result = accepted(candidate, results, self.timed_cases, self.ceilings, self.device.cache_bytes)
-        except Rejection as rejection:
-            if rejection.bad_pointer:
-                rejection = self._writes_inputs(candidate, compiled, trial) or rejection
-            result = rejected(candidate, rejection, trial.stage)
         finally:
-            runner.kill()
-            survivors = processes.kill_survivors(self._children())
-        if survivors:
-            offence = Rejection(Verdict.TAMPERING, f"{len(survivors)} processes outlived the candidate")
-            result = rejected(candidate, offence, trial.stage)
-        if result.verdict is Verdict.OK and self.batch.purpose is Purpose.CONFIRM and compiled.fd >= 0:
-            self._publish(candidate, compiled)
-        flags = [*result.flags, *(["copy_out"] if trial.copy_out else []), *(["noisy"] if trial.noisy else [])]
-        return result.model_copy(
-            update={"binary_hash": compiled.digest, "correctness": trial.correctness, "flags": flags}
-        )
+            self._bury(trial.runner)
+        return result
+
+    def _warm(self, candidate: Candidate, compiled: Compiled, folder: WarmFolder) -> None:
+        """Let a runner with more rights, and no secrets, compile what calls need. Raise Rejection."""
+        runner = self._candidate_runner(candidate, compiled, folder=folder, warmup=True)
+        try:
+            warm(self._trial(runner), self.cases)
+        finally:
+            self._bury(runner)
+        folder.freeze()
+
+    def _bury(self, runner: Runner) -> None:
+        """End a candidate's runner. Raise Rejection when something outlives it."""
+        runner.kill()
+        self.device.forget(runner)
+        if survivors := processes.kill_survivors(self._children()):
+            raise Rejection(Verdict.TAMPERING, f"{len(survivors)} processes outlived the candidate")
 
     def _stages(self, trial: Trial, walls: dict[str, float]) -> list[CaseResult]:
         with _measured(walls, "load"):
@@ -345,7 +391,15 @@ class Judge:
             for piece in to_artifacts(candidate.id, self.language.output_name(), compiled.content):
                 self.log.write(piece)
 
-    def _candidate_runner(self, candidate: Candidate, compiled: Compiled, *, private_inputs: bool = False) -> Runner:
+    def _candidate_runner(
+        self,
+        candidate: Candidate,
+        compiled: Compiled,
+        *,
+        private_inputs: bool = False,
+        folder: WarmFolder | None = None,
+        warmup: bool = False,
+    ) -> Runner:
         memory = self.device.runner_memory(trusted=False)
         config: dict[str, object] = {
             "isolate": True,
@@ -356,7 +410,11 @@ class Judge:
             "threads": self.device.threads,
             "model_seed": MODEL_SEED,
             "private": {"gallery": self.cases[-1].gallery_end} if private_inputs else {},
+            **self.device.runner_config(trusted=False),
         }
+        if folder is not None:
+            path = str(folder.path)
+            config |= {"warmup": warmup, "folder": path, "env": self.language.warmup_environment(path)}
         if self.language.is_native:
             config |= {"arm": "native", "facts": [case.fact.model_dump(mode="json") for case in self.cases]}
             return Runner("the candidate", self.zygotes.light, config, memory | {"binary": compiled.fd})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import os
 import struct
 import sys
@@ -17,7 +18,8 @@ from collections.abc import Iterable
 from kernelharness import syscalls
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
-_FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | 1 << 14
+_TRUNCATE, _IOCTL_DEVICE = 1 << 14, 1 << 15
+_FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEVICE
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _TRUNCATE_ABI, _NETWORK_ABI, _DEVICE_ABI, _SCOPE_ABI = 3, 4, 5, 6
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/opt", "/proc", "/sys/devices/system", "/sys/fs/cgroup")
@@ -34,8 +36,16 @@ def abi() -> int:
         return 0
 
 
-def restrict(writable: Iterable[str] = ()) -> int:
-    """Restrict this process from now on; needs no_new_privs. The ABI in force. Raise OSError when refused."""
+def nvidia_devices() -> list[str]:
+    """What CUDA opens for writing: its devices, where tools ask to be loaded, and the names of its own threads."""
+    return [*glob.glob("/dev/nvidia*"), "/dev/shm", "/proc/self/task"]
+
+
+def restrict(writable: Iterable[str] = (), devices: Iterable[str] = (), readable: Iterable[str] = ()) -> int:
+    """Restrict this process from now on; needs no_new_privs. The ABI in force. Raise OSError when refused.
+
+    `devices` may be read, written and controlled, but nothing is made there; `readable` adds to what a Python needs.
+    """
     version = abi()
     if version <= 0:
         raise OSError(38, "no Landlock")
@@ -46,10 +56,12 @@ def restrict(writable: Iterable[str] = ()) -> int:
     size = 24 if version >= _SCOPE_ABI else 16 if version >= _NETWORK_ABI else 8
     ruleset = syscalls.call("landlock_create_ruleset", ctypes.create_string_buffer(attribute, size), size, 0)
     try:
-        for path in _readable():
+        for path in (*_readable(), *readable):
             _allow(ruleset, path, _READ & handled)
         for path in _DEVICES:
             _allow(ruleset, path, (_READ_FILE | _WRITE_FILE) & handled)
+        for path in devices:
+            _allow(ruleset, path, (_READ_FILE | _WRITE_FILE | _TRUNCATE | _READ_DIR | _IOCTL_DEVICE) & handled)
         for path in writable:
             _allow(ruleset, path, handled)
         syscalls.call("landlock_restrict_self", ruleset, 0)

@@ -7,11 +7,12 @@ after isolation. Neighbours: runner.py (the loop), languages/native.py (the call
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Sequence
 from typing import Any
 
 from kernelharness.channel import Failure, Order, OutputReport, Reply, pack_report
-from kernelharness.languages.native import NativeError, NativeKernel, PreparedCall, TensorSpec
+from kernelharness.languages.native import CPU, CUDA, NativeError, NativeKernel, PreparedCall, TensorSpec
 from kernelharness.languages.signature import scalar_arguments
 from kernelharness.layout import ALIGNMENT, Layout, layout_of
 from kernelharness.protocol import CaseFact, TensorFact
@@ -21,38 +22,16 @@ _ADDRESS_BYTES = 8
 _NO_MEMORY = "out of memory"
 """What problem.h makes of std::bad_alloc."""
 
-_libc = ctypes.CDLL(None)
-_allocate = _libc.aligned_alloc
-_allocate.restype = ctypes.c_void_p
-_allocate.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
-_free = _libc.free
-_free.argtypes = (ctypes.c_void_p,)
-_memcpy = _libc.memcpy
-_memcpy.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-
-
-class _Block:
-    """One allocation, freed with the object."""
-
-    __slots__ = ("address",)
-
-    def __init__(self, nbytes: int) -> None:
-        self.address = _allocate(ALIGNMENT, nbytes)
-        if not self.address:
-            raise MemoryError(f"cannot allocate {nbytes} bytes for an output")
-
-    def __del__(self) -> None:
-        _free(self.address)
-
 
 class NativeArm:
     """The candidate's library, bound to one case at a time."""
 
     def __init__(self, config: dict[str, Any], memory: Memory) -> None:
         self._memory = memory
+        self._pool = memory.pool
         self._facts = [CaseFact.model_validate(fact) for fact in config["facts"]]
         self._kernel: NativeKernel | None = None
-        self._state: _Block | None = None
+        self._state: Any = None
         self._parameters: list[int] = []
         self._outputs: Layout = layout_of([])
         self._sizes: tuple[int, ...] = ()
@@ -61,7 +40,8 @@ class NativeArm:
     def load(self, case: int, state_offset: int) -> None:
         try:
             if self._kernel is None:
-                self._kernel = NativeKernel(f"/proc/self/fd/{self._memory.fd('binary')}")
+                path = f"/proc/self/fd/{self._memory.fd('binary')}"
+                self._kernel = NativeKernel(path, CUDA if self._memory.is_device else CPU)
             fact = self._facts[case]
             base = _address(self._memory.map("gallery")) + state_offset if fact.parameters else 0
             self._parameters = [base + field.offset for field in layout_of(fact.parameters).fields]
@@ -81,8 +61,8 @@ class NativeArm:
         if self._kernel.has_state and fact.parameters:
             specs = _specs(fact.parameters)
             size = self._kernel.state_size(specs, self._parameters)
-            self._state = _Block(-(-max(size, 1) // ALIGNMENT) * ALIGNMENT)
-            self._kernel.init(specs, self._parameters, self._state.address)
+            self._state = self._pool.take(-(-max(size, 1) // ALIGNMENT) * ALIGNMENT)
+            self._kernel.init(specs, self._parameters, self._state.address, self._memory.stream)
 
     def prepare(self, case: int, memory: str, offsets: Sequence[int]) -> list[PreparedCall]:
         assert self._kernel is not None
@@ -94,15 +74,15 @@ class NativeArm:
         first = len(fact.outputs)
         calls: list[PreparedCall] = []
         for offset in offsets:
-            call = self._kernel.prepare(specs, scalars, state=self._state.address if self._state else 0)
+            call = self._kernel.prepare(specs, scalars, self._memory.stream, self._state.address if self._state else 0)
             addresses = [*(base + offset + field.offset for field in fields), *self._parameters]
             for index, address in enumerate(addresses, first):
                 call.bind(index, address)
             calls.append(call)
         return calls
 
-    def call(self, prepared: PreparedCall) -> list[_Block]:
-        blocks = [_Block(size) for size in self._sizes]
+    def call(self, prepared: PreparedCall) -> list[Any]:
+        blocks = [self._pool.take(size) for size in self._sizes]
         for index, block in enumerate(blocks):
             prepared.bind(index, block.address)
         try:
@@ -112,13 +92,13 @@ class NativeArm:
             raise ArmError(failure, str(error)) from error
         return blocks
 
-    def copy(self, result: list[_Block]) -> list[_Block]:
-        copies = [_Block(size) for size in self._sizes]
+    def copy(self, result: list[Any]) -> list[Any]:
+        copies = [self._pool.take(size) for size in self._sizes]
         for source, target, size in zip(result, copies, self._sizes, strict=True):
-            _memcpy(target.address, source.address, size)
+            self._pool.copy(target, source, size)
         return copies
 
-    def report(self, results: list[list[_Block]]) -> tuple[bytes, int]:
+    def report(self, results: list[list[Any]]) -> tuple[bytes, int]:
         parts = [
             block.address.to_bytes(_ADDRESS_BYTES, "little") + template
             for blocks in results
@@ -143,7 +123,9 @@ def _strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _address(mapped: Any) -> int:
-    """Of a read-only mapping, which ctypes refuses to take the address of."""
+    """Of a region of a device, or of a read-only mapping, which ctypes refuses to take the address of."""
+    if not isinstance(mapped, mmap.mmap):
+        return int(mapped.address)
     view = _PyBuffer()
     ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(mapped), ctypes.byref(view), 0)
     address = int(view.buf)

@@ -275,9 +275,10 @@ class Runner:
         raise RunnerFault(self, FaultKind.DIED, f"{self.name} ended with {how}", signal_number=number)
 
 
-def probe_isolation(zygote: Zygote) -> dict[str, str]:
+def probe_isolation(zygote: Zygote, device: dict[str, Any]) -> dict[str, str]:
     """What a candidate's runner can give up on this machine: layer -> 'on' or why not. Raise RunnerFault."""
-    runner = Runner("the isolation probe", zygote, {"isolate": True, "arm": "none", "memory_bytes": 1 << 30}, {})
+    config = {"isolate": True, "arm": "native", "facts": [], "memory_bytes": 1 << 30}
+    runner = Runner("the isolation probe", zygote, config | device, {})
     try:
         reply = runner.adopt_notifier(time.monotonic() + _PROBE_SECONDS)
         lines = runner.board.read_text(reply.a).splitlines()

@@ -77,12 +77,13 @@ def _keep_state(bench: Bench, case: CaseBench, offset: int) -> int:
     wanted = bench.device.tensors("gallery", layout, offset)
     for target, source in zip(wanted, bench.device.tensors("desk", layout, 0), strict=True):
         target.copy_(source)
+    bench.device.expose("gallery", offset, layout.stride)
     return offset + -(-layout.stride // PAGE) * PAGE
 
 
 def _fill_case(bench: Bench, case: CaseBench) -> None:
     """Sets of every distribution in turn; one that the reference answers with new infinities is given up."""
-    generator = torch.Generator().manual_seed(bench.secret.draw())
+    generator = torch.Generator(bench.device.torch_device).manual_seed(bench.secret.draw())
     bench.make_base_sets(case)
     finite = True
     for position in range(len(case.gallery)):

@@ -7,14 +7,14 @@ nothing of it. Neighbours: torch_arms.py, native_arm.py (ctypes), channel.py, pr
 
 from __future__ import annotations
 
-import mmap
 import os
 import socket
+import tempfile
 import traceback
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from kernelharness import channel, isolation
+from kernelharness import channel, host_memory, isolation
 from kernelharness.channel import Board, Failure, Order, OrderKind, Reply, ReplyKind, RunFlag
 
 TRACEBACK_BYTES = 8 * 1024
@@ -27,6 +27,53 @@ class ArmError(Exception):
         super().__init__(text)
         self.failure = failure
         self.text = text
+
+
+class Pool(Protocol):
+    """Where a native arm's outputs come from: blocks with an address, given back with the object."""
+
+    def take(self, nbytes: int) -> Any:
+        """A block. Raise MemoryError."""
+        ...
+
+    def copy(self, target: Any, source: Any, nbytes: int) -> None: ...
+
+
+class Memory(Protocol):
+    """What a runner has of the device: T's memories, a pool of its own, and what to do around a run."""
+
+    is_device: bool
+    """True: not the CPU; waiting for it is part of a run."""
+    pool: Any
+    """A `Pool`."""
+    stream: int
+    """Where a native arm's work goes; 0 on a CPU."""
+
+    def attach(self) -> None:
+        """Make it usable. Before the candidate is there, and before its rights are given up."""
+        ...
+
+    def map(self, name: str) -> Any:
+        """T's memory of this name: an mmap, or a region of the device."""
+        ...
+
+    def fd(self, name: str) -> int: ...
+
+    def show(self, board: Board, packed: bytes) -> None:
+        """Let T reach what these output reports point to."""
+        ...
+
+    def touch(self) -> None:
+        """The least work that there is."""
+        ...
+
+    def finish(self) -> None:
+        """Wait until all work is done. Raise what went wrong in it."""
+        ...
+
+    def failure_of(self, error: Exception) -> Failure:
+        """What an error that nobody expected says."""
+        ...
 
 
 class Arm(Protocol):
@@ -57,42 +104,29 @@ class Arm(Protocol):
         ...
 
 
-class Memory:
-    """The memfds that T handed over, mapped on first use."""
-
-    def __init__(self, fds: dict[str, int], writable: frozenset[str], private: dict[str, int]) -> None:
-        """`private`: of these so many bytes may be written, seen by this process alone; only to explain a fault."""
-        self._fds = fds
-        self._writable = writable | private.keys()
-        self._private = private
-        self._maps: dict[str, mmap.mmap] = {}
-
-    def map(self, name: str) -> mmap.mmap:
-        if name not in self._maps:
-            protection = mmap.PROT_READ | (mmap.PROT_WRITE if name in self._writable else 0)
-            sharing = mmap.MAP_PRIVATE if name in self._private else mmap.MAP_SHARED
-            size = self._private.get(name) or os.fstat(self._fds[name]).st_size
-            self._maps[name] = mmap.mmap(self._fds[name], size, sharing, protection)
-        return self._maps[name]
-
-    def fd(self, name: str) -> int:
-        return self._fds[name]
-
-
 def run(config: dict[str, Any], fds: list[int]) -> None:
     """The entry that a zygote calls in a fresh process. fds: channel, board, then the memories that config names."""
     link = socket.socket(fileno=fds[0])
     board = Board(fds[1])
     given = dict(zip(config["memory"], fds[2:], strict=True))
-    memory = Memory(given, frozenset(config.get("writable", ())), config.get("private", {}))
+    memory = _make_memory(config, given)
+    os.environ.update(config.get("env", {}))
     if config.get("isolate"):
-        layers, listener = isolation.isolate_runner(config["memory_bytes"])
+        readable = [config["folder"]] if "folder" in config else []
+        tempfile.tempdir = config.get("folder", tempfile.tempdir)
+        if config.get("warmup"):
+            layers, listener = isolation.isolate_warmup(config["folder"], memory.attach, memory.is_device)
+        else:
+            layers, listener = isolation.isolate_runner(
+                config["memory_bytes"], memory.attach, memory.is_device, readable
+            )
         hello = Reply(ReplyKind.READY, a=board.write_text("\n".join(f"{k}: {v}" for k, v in layers.items())))
         socket.send_fds(link, [hello.pack()], [] if listener is None else [listener])
         if listener is not None:
             os.close(listener)
     else:
         isolation.set_dumpable(False)
+        memory.attach()
     arm = _make_arm(config, memory, board)
     kept: list[Any] = []
     prepared: list[Any] = []
@@ -108,26 +142,31 @@ def run(config: dict[str, Any], fds: list[int]) -> None:
                 prepared = arm.prepare(order.a, order.memory, range(order.b, order.b + order.c * order.d, order.d))
                 reply = Reply(ReplyKind.READY)
             elif order.kind == OrderKind.RUN:
-                reply = _run(arm, board, prepared, kept, order.flags)
+                reply = _run(arm, memory, board, prepared, kept, order.flags)
             elif order.kind == OrderKind.DROP:
                 kept.clear()
                 reply = Reply(ReplyKind.READY)
             else:
                 reply = arm.handle(order, kept)
+            memory.finish()
         except ArmError as error:
             reply = _failed(board, error.failure, error.text)
         except MemoryError as error:
             reply = _failed(board, Failure.OOM, f"MemoryError: {error}")
         except Exception as error:
-            failure = Failure.OOM if "allocate memory" in str(error) else Failure.ERROR
+            failure = memory.failure_of(error)
             reply = _failed(board, failure, traceback.format_exc()[-TRACEBACK_BYTES:])
         link.send(reply.pack())
 
 
-def _run(arm: Arm, board: Board, prepared: list[Any], kept: list[Any], flags: int) -> Reply:
-    """The timed part. Results of the last run are dropped first: their memory is what this run's results get."""
+def _run(arm: Arm, memory: Memory, board: Board, prepared: list[Any], kept: list[Any], flags: int) -> Reply:
+    """The timed part. Results of the last run are dropped first: their memory is what this run's results get.
+
+    Reports are written before the device is waited for: while it works, they cost nothing.
+    """
     kept.clear()
     if flags & RunFlag.EMPTY:
+        memory.touch()
         return Reply(ReplyKind.DONE)
     call = arm.call
     if flags & RunFlag.COPY_OUT:
@@ -139,11 +178,20 @@ def _run(arm: Arm, board: Board, prepared: list[Any], kept: list[Any], flags: in
             kept.append(call(slot))
     packed, count = arm.report(kept)
     board.write_reports(packed)
+    memory.show(board, packed)
     return Reply(ReplyKind.DONE, a=count)
 
 
 def _failed(board: Board, failure: Failure, text: str) -> Reply:
     return Reply(ReplyKind.FAILED, failure, board.write_text(text))
+
+
+def _make_memory(config: dict[str, Any], fds: dict[str, int]) -> Memory:
+    if config.get("device") == "cuda":
+        from kernelharness.cuda_memory import CudaMemory
+
+        return CudaMemory(fds, config["regions"], uses_torch=config["arm"] != "native")
+    return host_memory.HostMemory(fds, frozenset(config.get("writable", ())), config.get("private", {}))
 
 
 def _make_arm(config: dict[str, Any], memory: Memory, board: Board) -> Arm:

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import struct
+import tempfile
 from dataclasses import dataclass
 
 from kernelharness import syscalls
@@ -21,14 +22,24 @@ _RET_ALLOW = 0x7FFF0000
 _RET_ERRNO = 0x00050000
 _RET_NOTIFY = 0x7FC00000
 _RET_KILL = 0x80000000
-_LOAD, _JUMP_EQUAL, _JUMP_BITS, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
+_LOAD, _JUMP_EQUAL, _JUMP_BITS, _JUMP_GREATER_EQUAL, _RETURN, _AND = 0x20, 0x15, 0x45, 0x35, 0x06, 0x54
 _OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_ARGS = 0, 4, 16
 _X32_BIT = 0x40000000
-_SET_MODE_FILTER, _NEW_LISTENER = 1, 8
+_SET_MODE_FILTER, _TSYNC, _NEW_LISTENER, _TSYNC_ESRCH = 1, 1, 8, 16
 _CLONE_THREAD = 0x00010000
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _FCNTL_COMMANDS = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC)
 _PR_SET_NAME, _PR_GET_NAME, _PR_GET_DUMPABLE, _PR_SET_VMA = 15, 16, 3, 0x53564D41
+_NVIDIA_TYPE = ord("F") << 8
+_NVIDIA_REQUESTS = (
+    *(0x27, 0x29, 0x2A, 0x2B, 0x32, 0x35, 0x37, 0x41, 0x4A, 0x4E, 0x4F, 0x52, 0x54, 0x57, 0x58, 0x59, 0x5E),
+    *range(200, 219),
+)
+"""Of the driver's resource manager: allocate, control, map, free, and asking about the card. Not there: 0x34, which
+duplicates another process's object and so would open memory that T never shared, and 0x5c and 0x5d, its kin."""
+_UVM_REQUESTS = 0x200
+_UVM_START_STOP = (0x30000001, 0x30000002)
+NVIDIA_DEVICES = ("/dev/nvidiactl", "/dev/nvidia-uvm", *(f"/dev/nvidia{index}" for index in range(16)))
 
 
 def _words(text: str) -> frozenset[str]:
@@ -128,8 +139,27 @@ def _prologue(assembler: _Assembler) -> None:
         assembler.add(_RETURN, _RET_KILL)
 
 
-def runner_filter(pid: int, *, listener: bool) -> bytes:
-    """The program for runner `pid`. Without a listener hostile calls kill."""
+def _if_nvidia(then: int, otherwise: int) -> list[_Instruction]:
+    """The request of an ioctl is one of the NVIDIA driver's that computing needs. Its size and direction may be any."""
+    numbers = [(_JUMP_EQUAL, len(_NVIDIA_REQUESTS) - place, 0, n) for place, n in enumerate(_NVIDIA_REQUESTS)]
+    manager = [_argument(1), (_AND, 0, 0, 0xFF), *numbers, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, then)]
+    return [
+        _argument(1),
+        (_JUMP_GREATER_EQUAL, 1, 0, _UVM_REQUESTS),
+        (_RETURN, 0, 0, then),
+        (_JUMP_EQUAL, 0, 1, _UVM_START_STOP[0]),
+        (_RETURN, 0, 0, then),
+        (_JUMP_EQUAL, 0, 1, _UVM_START_STOP[1]),
+        (_RETURN, 0, 0, then),
+        (_AND, 0, 0, 0xFF00),
+        (_JUMP_EQUAL, 1, 0, _NVIDIA_TYPE),
+        (_RETURN, 0, 0, otherwise),
+        *manager,
+    ]
+
+
+def runner_filter(pid: int, *, listener: bool, cuda: bool) -> bytes:
+    """The program for runner `pid`. Without a listener hostile calls kill. With `cuda` it may talk to that driver."""
     hostile = _RET_NOTIFY if listener else _RET_KILL
     missing = _RET_ERRNO | errno.ENOSYS
     denied = _RET_ERRNO | errno.EPERM
@@ -148,7 +178,8 @@ def runner_filter(pid: int, *, listener: bool) -> bytes:
     assembler.on("prlimit64", _if_null(2, _RET_ALLOW, hostile))
     # F_SETOWN and F_SETSIG would send any signal to any process: only these commands exist.
     assembler.on("fcntl", _if_equal(1, _FCNTL_COMMANDS, _RET_ALLOW, denied))
-    assembler.on("ioctl", _return(_RET_ERRNO | errno.ENOTTY))
+    refused = _RET_ERRNO | errno.ENOTTY
+    assembler.on("ioctl", _if_nvidia(_RET_ALLOW, refused) if cuda else _return(refused))
     for name in sorted(ALLOWED):
         assembler.on(name, _return(_RET_ALLOW))
     for name in sorted(FILE_WRITES):
@@ -170,20 +201,22 @@ def compiler_filter() -> bytes:
 
 
 def install(program: bytes, *, listener: bool) -> int | None:
-    """Filter this thread from now on; needs no_new_privs. The listener's descriptor, if one was asked for.
+    """Filter all threads from now on; needs no_new_privs. The listener's descriptor, if one was asked for.
 
     Raise OSError when the kernel or an outer filter refuses.
     """
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
-    flags = _NEW_LISTENER if listener else 0
+    flags = _TSYNC | _TSYNC_ESRCH | (_NEW_LISTENER if listener else 0)
     result = syscalls.call("seccomp", _SET_MODE_FILTER, flags, ctypes.create_string_buffer(header, len(header)))
     return result if listener else None
 
 
 _NOTIFICATION = struct.Struct("<QIIiIQ6Q")
 _ANSWER = struct.Struct("<QqiI")
-_RECEIVE, _SEND = 0xC0502100, 0xC0182101
+_ADDED = struct.Struct("<QIIII")
+_RECEIVE, _SEND, _ADD_FD = 0xC0502100, 0xC0182101, 0x40182103
+_ADD_AND_SEND = 2
 
 
 @dataclass(frozen=True)
@@ -195,7 +228,10 @@ class _Call:
 
 
 class Notifier:
-    """T's end of a runner's filter: names what the runner tried, and refuses it."""
+    """T's end of a runner's filter: names what the runner tried, and refuses it.
+
+    One thing it may get by asking: a device of NVIDIA's, opened by T by a name of T's own.
+    """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -214,15 +250,33 @@ class Notifier:
         call = _Call(ident, pid, syscalls.NAMES.get(number, str(number)), tuple(args))
         is_file = call.name in FILE_WRITES or call.name in ("open", "openat")
         path = _path_of(call) if is_file else None  # while the caller waits: afterwards it may be gone
+        if call.name in ("open", "openat") and path in NVIDIA_DEVICES:
+            self._give(call, NVIDIA_DEVICES[NVIDIA_DEVICES.index(path)])
+            return None
         self._refuse(call, errno.EROFS if is_file else errno.EPERM)
         if not is_file:
             return f"the system call {call.name}"
-        if path is not None and path.startswith(_HARMLESS_PATHS):
+        if path is not None and path.startswith((*_HARMLESS_PATHS, tempfile.gettempdir())):
             return None
         return f"the system call {call.name}, which would write to the file system" + (f" ({path!r})" if path else "")
 
     def close(self) -> None:
         os.close(self.fd)
+
+    def _give(self, call: _Call, path: str) -> None:
+        """Open it here and put the descriptor into the caller: what is opened cannot change under our eyes."""
+        flags = call.args[2 if call.name == "openat" else 1]
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (flags & os.O_NONBLOCK))
+        except OSError as error:
+            self._refuse(call, error.errno or errno.EACCES)
+            return
+        try:
+            fcntl.ioctl(self.fd, _ADD_FD, _ADDED.pack(call.id, _ADD_AND_SEND, fd, 0, flags & os.O_CLOEXEC))
+        except OSError:
+            self._refuse(call, errno.EACCES)
+        finally:
+            os.close(fd)
 
     def _refuse(self, call: _Call, number: int) -> None:
         try:

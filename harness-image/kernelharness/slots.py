@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from math import prod
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -35,24 +36,57 @@ def torch_dtype(name: str) -> torch.dtype:
     return dtype
 
 
-def tensor_at(memory: mmap.mmap, field: Field, offset: int) -> Tensor:
+class DeviceRange(Protocol):
+    """Memory of a device."""
+
+    @property
+    def address(self) -> int: ...
+
+
+def tensor_at(memory: mmap.mmap | DeviceRange, field: Field, offset: int) -> Tensor:
     """The tensor of this field in the slot that begins at `offset`; shares the memory."""
     dtype = torch_dtype(field.dtype)
     count = prod(field.shape)
+    if not isinstance(memory, mmap.mmap):
+        if count == 0:
+            return torch.empty(field.shape, dtype=dtype, device="cuda")
+        return device_bytes(memory.address + offset + field.offset, field.nbytes).view(dtype).view(field.shape)
     if count == 0:
         return torch.empty(field.shape, dtype=dtype)
     return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset + field.offset).view(field.shape)
 
 
-def stack_at(memory: mmap.mmap, field: Field, offset: int, stride: int, count: int) -> Tensor:
+def stack_at(memory: mmap.mmap | DeviceRange, field: Field, offset: int, stride: int, count: int) -> Tensor:
     """This field's tensors in `count` slots from `offset` on, as one of shape [count, *shape]; shares the memory."""
     dtype = torch_dtype(field.dtype)
     if prod(field.shape) == 0:
-        return torch.empty((count, *field.shape), dtype=dtype)
-    elements = ((count - 1) * stride + field.nbytes) // dtype.itemsize
-    flat = torch.frombuffer(memory, dtype=dtype, count=elements, offset=offset + field.offset)
+        device = "cpu" if isinstance(memory, mmap.mmap) else "cuda"
+        return torch.empty((count, *field.shape), dtype=dtype, device=device)
+    nbytes = (count - 1) * stride + field.nbytes
+    if isinstance(memory, mmap.mmap):
+        elements = nbytes // dtype.itemsize
+        flat = torch.frombuffer(memory, dtype=dtype, count=elements, offset=offset + field.offset)
+    else:
+        flat = device_bytes(memory.address + offset + field.offset, nbytes).view(dtype)
     inner = torch.empty(field.shape, dtype=dtype, device="meta").stride()
     return flat.as_strided((count, *field.shape), (stride // dtype.itemsize, *inner))
+
+
+def device_bytes(address: int, nbytes: int) -> Tensor:
+    """Device memory at a raw address as a tensor of bytes; whoever owns the memory must outlive it."""
+    return torch.as_tensor(_RawBytes(address, nbytes), device="cuda")
+
+
+class _RawBytes:
+    """What torch (and others) understand as an array on a CUDA device."""
+
+    def __init__(self, address: int, nbytes: int) -> None:
+        self.__cuda_array_interface__: dict[str, Any] = {
+            "shape": (nbytes,),
+            "typestr": "|u1",
+            "data": (address, False),
+            "version": 3,
+        }
 
 
 def has_structure(tensor: Tensor) -> bool:
@@ -132,7 +166,7 @@ class Refill:
         if count == 0:
             return
         shift = self._draw(count)
-        scale = _SCALES[0] + (_SCALES[1] - _SCALES[0]) * float(torch.rand((), generator=self._random))
+        scale = self._draw_scale()
         if not self._signs:
             torch.mul(source[shift:], scale, out=out[: count - shift])
             torch.mul(source[:shift], scale, out=out[count - shift :])
@@ -155,6 +189,9 @@ class Refill:
             self._patterns[dtype] = (bits * 2 - 1).to(dtype)
         return self._patterns[dtype]
 
+    def _draw_scale(self) -> float:
+        return _SCALES[0] + (_SCALES[1] - _SCALES[0]) * float(torch.rand((), generator=self._random))
+
     def _draw(self, bound: int) -> int:
         return int(torch.randint(0, max(1, bound), (), generator=self._random))
 
@@ -164,12 +201,13 @@ def distort(tensor: Tensor, distribution: str, generator: torch.Generator) -> No
     if distribution == "given" or not tensor.is_floating_point() or tensor.numel() == 0:
         return
     if distribution == "mixed":
-        scale = float(torch.rand((), generator=generator)) * 1.5 + 0.5
+        scale = float(torch.rand((), generator=generator, device=generator.device)) * 1.5 + 0.5
         flat = tensor.float()
         unit = bool(flat.min() >= 0) and bool(flat.max() <= 1)
-        signs = torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1
+        signs = torch.randint(0, 2, tensor.shape, generator=generator, device=generator.device) * 2 - 1
         tensor.copy_((flat * 2 - 1) * scale if unit else flat * signs * scale)
     else:
-        chosen = torch.rand(tensor.shape, generator=generator) < OUTLIER_SHARE
-        chosen.view(-1)[int(torch.randint(0, tensor.numel(), (), generator=generator))] = True
+        chosen = torch.rand(tensor.shape, generator=generator, device=generator.device) < OUTLIER_SHARE
+        place = torch.randint(0, tensor.numel(), (), generator=generator, device=generator.device)
+        chosen.view(-1)[int(place)] = True
         tensor.copy_(torch.where(chosen, tensor * OUTLIER_FACTOR, tensor))

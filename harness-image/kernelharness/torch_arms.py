@@ -43,6 +43,7 @@ class TorchArm:
         self.loaded: dict[int, LoadedCase] = {}
         self.calls: dict[int, Call] = {}
         self.seed: int = config["model_seed"]
+        self.device = "cuda" if memory.is_device else "cpu"
         self.call: Call = _not_loaded
         torch.set_num_threads(config["threads"])
         torch.set_grad_enabled(False)
@@ -54,7 +55,7 @@ class TorchArm:
     def load_problem(self, case: int) -> LoadedCase:
         if case not in self.loaded:
             try:
-                self.loaded[case] = load_case(self.problem, self.cases[case])
+                self.loaded[case] = load_case(self.problem, self.cases[case], self.device)
             except UnsupportedProblem as error:
                 raise ArmError(Failure.UNSUPPORTED, str(error)) from error
         return self.loaded[case]
@@ -80,8 +81,19 @@ class TorchArm:
         return [tensor.clone() for tensor in result]
 
     def report(self, results: list[list[Tensor]]) -> tuple[bytes, int]:
-        parts = [pack_report(_where(tensor)) for result in results for tensor in result]
+        parts = [pack_report(self.where(tensor)) for result in results for tensor in result]
         return b"".join(parts), len(parts)
+
+    def where(self, tensor: Tensor) -> OutputReport:
+        """Where an output lies. Raise ArmError when it is no plain tensor on the device."""
+        if type(tensor) is not Tensor and type(tensor) is not nn.Parameter:
+            text = f"forward() returned a {type(tensor).__name__}, not a plain torch.Tensor"
+            raise ArmError(Failure.NOT_A_TENSOR, text)
+        if tensor.device.type != self.device:
+            text = f"forward() returned a tensor on {tensor.device}, not on {self.device}"
+            raise ArmError(Failure.NOT_A_TENSOR, text)
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        return OutputReport(tensor.data_ptr(), dtype, tuple(tensor.shape), tensor.stride())
 
     def handle(self, order: Order, results: list[Any]) -> Reply:
         raise ArmError(Failure.ERROR, f"this runner does not know {order.kind.name}")
@@ -153,7 +165,7 @@ class ReferenceArm(TorchArm):
     def _derive_hidden(self, seed: int) -> Reply:
         """A case that nobody was shown, as one more case of this runner; no text when there can be none."""
         try:
-            case = derive_hidden_case(self.problem, seed)
+            case = derive_hidden_case(self.problem, seed, self.device)
         except Exception:  # the reference itself fails: describing its cases will say how
             case = None
         if case is None:
@@ -259,12 +271,3 @@ def _eager(model: Any, fact: CaseFact) -> Call:
 
 def _not_loaded(arguments: Sequence[Any]) -> list[Tensor]:
     raise ArmError(Failure.ERROR, "RUN before LOAD")
-
-
-def _where(tensor: Tensor) -> OutputReport:
-    if type(tensor) is not Tensor and type(tensor) is not nn.Parameter:
-        raise ArmError(Failure.NOT_A_TENSOR, f"forward() returned a {type(tensor).__name__}, not a plain torch.Tensor")
-    if tensor.device.type != "cpu":
-        raise ArmError(Failure.NOT_A_TENSOR, f"forward() returned a tensor on {tensor.device}, not on the CPU")
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return OutputReport(tensor.data_ptr(), dtype, tuple(tensor.shape), tensor.stride())

@@ -74,6 +74,13 @@ class Trial:
             self.bench.show_gallery(self.runner, case, 0, len(case.gallery))
             self.bench.run(self.runner, self.flags)
 
+    def call_once(self, case: CaseBench) -> None:
+        """Call it on inputs that nobody uses again. Raise Rejection when it fails."""
+        with rejecting(self.runner, case.fact):
+            self.bench.fill_arena(case, 1)
+            self.bench.show_arena(self.runner, case, 1)
+            self.bench.run(self.runner, self.flags)
+
     def time(self, case: CaseBench, baselines: dict[str, Runner], rule: Rule) -> CaseResult:
         """Blocks of interleaved rounds until the rule has enough. Raise Rejection, also for one wrong slot."""
         self.stage = Stage.TIMING

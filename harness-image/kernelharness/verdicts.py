@@ -88,6 +88,8 @@ def _verdict_of(fault: RunnerFault, output: str) -> Verdict:
         case FaultKind.FAILED:
             if fault.status == Failure.OOM or any(word in fault.text for word in _MEMORY_WORDS):
                 return Verdict.OOM
+            if fault.status == Failure.MEMORY:
+                return Verdict.MEMORY_FAULT
             return Verdict.LOAD_ERROR if fault.status == Failure.LOAD else Verdict.RUNTIME_ERROR
         case FaultKind.DIED:
             return _verdict_of_death(fault.signal_number, output)

@@ -6,15 +6,24 @@ The judge and the statistics know this interface only; a new kind of device is o
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Any
 
 from torch import Tensor
 
-from kernelharness.layout import Layout
-from kernelharness.processes import Runner
+from kernelharness.channel import ITEM_BYTES, Order, OutputReport
+from kernelharness.layout import PAGE, Layout
+from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.protocol import TensorFact, Verdict
+from kernelharness.slots import Refill
+
+_VIEW_FACTOR = 16
+"""How many times its own size an output may span in the runner's memory, gaps included."""
 
 
 class OutputFault(Exception):
@@ -39,6 +48,23 @@ class Interference:
     """What happened to the device while a block ran; a block with any of it is void."""
 
     throttled: bool = False
+    busy: bool = False
+    """Work that is none of the arm's whose turn it was."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The slots that a runner was pointed at, and what it returns for each."""
+
+    memory: str
+    offset: int
+    stride: int
+    calls: int
+    outputs: tuple[TensorFact, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return self.calls * self.stride
 
 
 class Device(ABC):
@@ -52,6 +78,18 @@ class Device(ABC):
     """Of the last-level cache."""
     memory_bytes: int
     """All that this container, or this machine, has."""
+
+    torch_device = "cpu"
+    """Where the judge's tensors lie."""
+    inputs_are_read_only = True
+    """A runner that writes to its inputs faults; else the judge finds out afterwards."""
+
+    round_bytes = 256 << 20
+    """Slots and results of all arms in one round, unless a single call has more."""
+
+    def runner_config(self, *, trusted: bool) -> dict[str, Any]:
+        """What a runner must be told of the device; the desk only a trusted one."""
+        return {}
 
     @abstractmethod
     def runner_memory(self, *, trusted: bool) -> dict[str, int]:
@@ -76,9 +114,42 @@ class Device(ABC):
         Raise OutputFault when shape, dtype or memory is not what was asked for, RunnerFault when the report is none.
         """
 
-    @abstractmethod
     def share_memory(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> bool:
         """True when two calls of a round returned the same memory."""
+        spans = sorted(
+            (report.address, report.address + span_bytes(report))
+            for report in reports_of(runner, 0, count * len(facts))
+            if prod(report.shape) and report.dtype in ITEM_BYTES
+        )
+        return any(first[1] > second[0] for first, second in pairwise(spans))
+
+    def show(self, runner: Runner, window: Window) -> None:  # noqa: B027  (most devices need nothing)
+        """The runner is about to be pointed at these slots."""
+
+    def expose(self, memory: str, offset: int, nbytes: int) -> None:  # noqa: B027  (most devices need nothing)
+        """From now on runners may read this: parameters, and whatever else is no secret of one round."""
+
+    def run(self, runner: Runner, order: Order, deadline: float) -> int:
+        """Let a stopped runner obey a timed order; ns until it was done and stood still. Raise RunnerFault.
+
+        On a device that runners can write to, or go on computing on, also raise OutputFault for doing so.
+        """
+        begin = time.perf_counter_ns()
+        runner.resume()
+        runner.tell(order)
+        runner.wait(deadline)
+        runner.stop()
+        return time.perf_counter_ns() - begin
+
+    def admit(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
+        """A candidate's runner begins: what happens to the device from now on may be its work."""
+
+    def forget(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
+        """The runner is dead: let go of what was its own."""
+
+    def refill(self, seed: int, *, signs: bool) -> Refill:
+        """What makes the inputs of timed slots."""
+        return Refill(seed, signs=signs)
 
     @abstractmethod
     def evict(self, slot_bytes: int) -> None:
@@ -91,3 +162,29 @@ class Device(ABC):
     @abstractmethod
     def measure_ceilings(self) -> Ceilings:
         """Takes some hundred milliseconds; called once, while nothing else runs."""
+
+
+def reports_of(runner: Runner, first: int, count: int) -> list[OutputReport]:
+    """What the runner says of its outputs. Raise RunnerFault when it cannot be read."""
+    try:
+        return runner.board.read_reports(first, count)
+    except ValueError as error:
+        raise RunnerFault(runner, FaultKind.PROTOCOL, f"{runner.name} reported {error}") from error
+
+
+def check_form(report: OutputReport, fact: TensorFact) -> None:
+    """Raise OutputFault unless shape and dtype are the reference's and the elements lie close together."""
+    if list(report.shape) != fact.shape:
+        raise OutputFault(Verdict.WRONG_SHAPE, f"output {fact.name!r} has shape {list(report.shape)}, not {fact.shape}")
+    if report.dtype != fact.dtype:
+        raise OutputFault(Verdict.WRONG_DTYPE, f"output {fact.name!r} has dtype {report.dtype}, not {fact.dtype}")
+    nbytes = prod(fact.shape) * ITEM_BYTES[fact.dtype]
+    if nbytes and (min(report.stride, default=0) < 0 or span_bytes(report) > _VIEW_FACTOR * nbytes + PAGE):
+        text = f"output {fact.name!r} has strides {list(report.stride)}: too spread out, make it contiguous"
+        raise OutputFault(Verdict.WRONG_SHAPE, text)
+
+
+def span_bytes(report: OutputReport) -> int:
+    """Bytes from the first to behind the last element."""
+    last = sum((size - 1) * stride for size, stride in zip(report.shape, report.stride, strict=True))
+    return (last + 1) * ITEM_BYTES[report.dtype]

@@ -16,25 +16,29 @@ import platform
 import struct
 import time
 from collections.abc import Sequence
-from itertools import pairwise
-from math import prod
 
 import torch
 from torch import Tensor
 
 from kernelharness import machine, syscalls
-from kernelharness.channel import ITEM_BYTES, OutputReport, make_memory
-from kernelharness.devices.base import Ceilings, Device, Interference, OutputFault
-from kernelharness.layout import PAGE, Layout
-from kernelharness.processes import FaultKind, Runner, RunnerFault
+from kernelharness.channel import OutputReport, make_memory
+from kernelharness.devices.base import (
+    Ceilings,
+    Device,
+    Interference,
+    OutputFault,
+    check_form,
+    reports_of,
+    span_bytes,
+)
+from kernelharness.layout import Layout
+from kernelharness.processes import Runner
 from kernelharness.protocol import TensorFact, Verdict
 from kernelharness.slots import stack_at, tensor_at, torch_dtype
 
 _F_SEAL_FUTURE_WRITE = 0x0010
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE
 _SHARED, _DESK = ("arena", "gallery"), "desk"
-_VIEW_FACTOR = 16
-"""How many times its own size an output may span in the runner's memory, gaps included."""
 _MOST_PIECES = 1024
 """Of one process_vm_readv."""
 _SWEEP_FACTOR = 2
@@ -72,16 +76,8 @@ class CpuDevice(Device):
         return self.memory_bytes // {"arena": 8, "gallery": 4, "desk": 8}[memory]
 
     def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> list[Tensor]:
-        reports = _reports(runner, 0, count * len(facts))
+        reports = reports_of(runner, 0, count * len(facts))
         return [_read(runner, reports[index :: len(facts)], fact) for index, fact in enumerate(facts)]
-
-    def share_memory(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> bool:
-        spans = sorted(
-            (report.address, report.address + _span(report))
-            for report in _reports(runner, 0, count * len(facts))
-            if prod(report.shape) and report.dtype in ITEM_BYTES
-        )
-        return any(first[1] > second[0] for first, second in pairwise(spans))
 
     def evict(self, slot_bytes: int) -> None:
         if slot_bytes < _SWEEP_FACTOR * self.cache_bytes:
@@ -109,17 +105,10 @@ def _measure_ceilings() -> Ceilings:
     return Ceilings(2 * _CEILING_BYTES / min(copies), {"float32": 2 * 768**3 / min(products)})
 
 
-def _reports(runner: Runner, first: int, count: int) -> list[OutputReport]:
-    try:
-        return runner.board.read_reports(first, count)
-    except ValueError as error:
-        raise RunnerFault(runner, FaultKind.PROTOCOL, f"{runner.name} reported {error}") from error
-
-
 def _read(runner: Runner, reports: Sequence[OutputReport], fact: TensorFact) -> Tensor:
     """One output of all calls in memory of the judge, contiguous whatever its strides were in the runner's."""
     for report in reports:
-        _check_form(report, fact)
+        check_form(report, fact)
     result = torch.empty((len(reports), *fact.shape), dtype=torch_dtype(fact.dtype))
     if result.numel() == 0:
         return result
@@ -130,22 +119,11 @@ def _read(runner: Runner, reports: Sequence[OutputReport], fact: TensorFact) -> 
             _copy_from(runner, [(report.address, nbytes) for report in some], result[first : first + len(some)], fact)
         return result
     for call, report in enumerate(reports):
-        span = _span(report)
+        span = span_bytes(report)
         buffer = torch.empty(span // result.element_size(), dtype=result.dtype)
         _copy_from(runner, [(report.address, span)], buffer, fact)
         result[call] = buffer.as_strided(fact.shape, report.stride)
     return result
-
-
-def _check_form(report: OutputReport, fact: TensorFact) -> None:
-    if list(report.shape) != fact.shape:
-        raise OutputFault(Verdict.WRONG_SHAPE, f"output {fact.name!r} has shape {list(report.shape)}, not {fact.shape}")
-    if report.dtype != fact.dtype:
-        raise OutputFault(Verdict.WRONG_DTYPE, f"output {fact.name!r} has dtype {report.dtype}, not {fact.dtype}")
-    nbytes = prod(fact.shape) * ITEM_BYTES[fact.dtype]
-    if nbytes and (min(report.stride, default=0) < 0 or _span(report) > _VIEW_FACTOR * nbytes + PAGE):
-        text = f"output {fact.name!r} has strides {list(report.stride)}: too spread out, make it contiguous"
-        raise OutputFault(Verdict.WRONG_SHAPE, text)
 
 
 def _copy_from(runner: Runner, pieces: Sequence[tuple[int, int]], target: Tensor, fact: TensorFact) -> None:
@@ -160,12 +138,6 @@ def _copy_from(runner: Runner, pieces: Sequence[tuple[int, int]], target: Tensor
         copied = -1
     if copied != total:
         raise OutputFault(Verdict.MEMORY_FAULT, f"output {fact.name!r} lies in memory that is not there")
-
-
-def _span(report: OutputReport) -> int:
-    """Bytes from the first to behind the last element."""
-    last = sum((size - 1) * stride for size, stride in zip(report.shape, report.stride, strict=True))
-    return (last + 1) * ITEM_BYTES[report.dtype]
 
 
 def _seconds(work: object) -> float:

@@ -15,7 +15,7 @@ from importlib import import_module
 
 from kernelharness.protocol import CaseFact, Toolchain
 
-_MODULES = {"cpp": "kernelharness.languages.cpp", "pytorch": "kernelharness.languages.pytorch"}
+_MODULES = {name: f"kernelharness.languages.{name}" for name in ("cpp", "cuda", "pytorch", "triton")}
 
 
 class UnknownLanguage(ValueError):
@@ -39,6 +39,8 @@ class Language(ABC):
     """Of the source file: the compiler chooses by it."""
     is_native: bool
     """True: a library that exports the ABI of README.md. False: a module with `ModelNew`, run in a torch process."""
+    needs_warmup: bool = False
+    """Compiles when it is first called: see warmup.py."""
 
     @abstractmethod
     def headers(self, facts: Sequence[CaseFact]) -> dict[str, str]:
@@ -58,6 +60,17 @@ class Language(ABC):
 
     def output_name(self) -> str:
         return "kernel.so"
+
+    def resources(self, text: str) -> dict[str, float]:
+        """What the compiler said of registers, spills and the like, by the names of protocol.Result.resources."""
+        return {}
+
+    def warmup_environment(self, folder: str) -> dict[str, str]:
+        """What tells the language where to keep what it compiles; only with `needs_warmup`."""
+        return {}
+
+    def prepare_zygote(self) -> None:  # noqa: B027  (most languages need nothing)
+        """Import, in the process that all Python runners are forked from, what every candidate would import."""
 
 
 def fill_command(command: Sequence[str], toolchain: Toolchain, source: str, output: str, include: str) -> list[str]:

@@ -19,11 +19,14 @@ PLUMBING = "// ==== plumbing: nothing to read below this line"
 """A reader (or a prompt) may stop here."""
 
 
-def render_header(facts: Sequence[CaseFact]) -> str:
-    """The text of problem.h. Raises UnsupportedArgument naming what a native kernel cannot take."""
+def render_header(facts: Sequence[CaseFact], dialect: str = "") -> str:
+    """The text of problem.h. Raises UnsupportedArgument naming what a native kernel cannot take.
+
+    `dialect`: a file beside this one that says what memory, streams and 16-bit floats are; C++ for a CPU without one.
+    """
     signature = signature_of(facts)
-    fixed = files(__package__).joinpath("native_abi.h").read_text()
-    includes, narrow_floats, context, machinery = re.split(r"// ---- split: .* ----\n", fixed)
+    *own, machinery = _sections("native_abi.h")
+    includes, narrow_floats, context, memory = _sections(dialect) if dialect else own
     narrow = any(tensor.dtype in ("float16", "bfloat16") for tensor in signature.tensors)
     parts = [
         _story(signature, facts),
@@ -33,10 +36,15 @@ def render_header(facts: Sequence[CaseFact]) -> str:
         context,
         _declarations(signature),
         PLUMBING,
+        memory,
         machinery,
         _exports(signature),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _sections(name: str) -> list[str]:
+    return re.split(r"// ---- split: .* ----\n", files(__package__).joinpath(name).read_text())
 
 
 # -- for readers ----------------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ DTYPES = {
 }
 """DLPack's (type code, bits) of what a kernel may take."""
 _NONE, _INT, _BOOL, _FLOAT, _POINTER, _DLTENSOR = 0, 1, 2, 3, 4, 7
-_CPU = 1
+CPU, CUDA = 1, 2
+"""DLPack's device types: where a call's tensors lie."""
 
 
 class NativeError(RuntimeError):
@@ -89,7 +90,9 @@ class PreparedCall:
             strides = (ctypes.c_int64 * max(1, len(spec.shape)))(*_strides(spec.shape))
             self._keep.append((shape, strides))
             code, bits = DTYPES[spec.dtype]
-            self._tensors[index] = _DLTensor(None, _CPU, 0, len(spec.shape), code, bits, 1, shape, strides, 0)
+            self._tensors[index] = _DLTensor(
+                None, kernel.device_type, 0, len(spec.shape), code, bits, 1, shape, strides, 0
+            )
             self._arguments[index].type = _DLTENSOR
             self._arguments[index].value.pointer = ctypes.addressof(self._tensors[index])
         for index, scalar in enumerate(scalars, len(tensors)):
@@ -115,8 +118,9 @@ class PreparedCall:
 class NativeKernel:
     """A loaded library. It stays loaded for the life of the process."""
 
-    def __init__(self, path: str) -> None:
-        """Raises NativeError when the file is no library for this machine or exports no `forward`."""
+    def __init__(self, path: str, device_type: int = CPU) -> None:
+        """`device_type`: CPU or CUDA. Raises NativeError when the file is no library for this machine, or no kernel."""
+        self.device_type = device_type
         try:
             self._library = ctypes.CDLL(path)
         except OSError as error:

@@ -72,6 +72,13 @@ struct KernelContext {
   /// Report an error, printf-like: `return context.fail("K = %lld is too large", (long long)K);`
   __attribute__((format(printf, 2, 3))) inline int fail(const char* format, ...);
 };
+// ---- split: memory ----
+#include <stdlib.h>
+
+namespace kernelsearch {
+inline void* allocate(size_t bytes) { return aligned_alloc(64, bytes); }
+inline void release(void* memory) { free(memory); }
+}  // namespace kernelsearch
 // ---- split: plumbing ----
 #include <dlfcn.h>
 #include <exception>
@@ -130,15 +137,15 @@ struct Workspace {
     if (used == 16) return nullptr;
     Block& block = blocks[used++];
     if (block.bytes < bytes) {
-      free(block.memory);
+      release(block.memory);
       block.bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-      block.memory = aligned_alloc(kAlignment, block.bytes);
+      block.memory = allocate(block.bytes);
       if (!block.memory) block.bytes = 0;
     }
     return block.memory;
   }
   ~Workspace() {
-    for (Block& block : blocks) free(block.memory);
+    for (Block& block : blocks) release(block.memory);
   }
 };
 
@@ -242,7 +249,7 @@ struct Call {
   /// Reads the optional trailing arguments, given their places after the scalars; returns the state.
   void* open(KernelContext& context, int stream, int state) const {
     void* block = trailing(state);
-    context.stream = trailing(stream);
+    context.stream = static_cast<decltype(context.stream)>(trailing(stream));
     context.state = block;
     return block;
   }

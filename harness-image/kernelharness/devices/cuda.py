@@ -1,0 +1,328 @@
+"""A CUDA device: memories of T that runners open by handle, rounds whose inputs appear at the last moment, T's clock.
+
+Runners can write what they map and can leave work behind, so T keeps every input in memory of its own and shows copies:
+decoys first, then, while the runner stands still, the real ones with a canary directly behind the copy. A canary is a
+kernel that occupies the whole device and flushes the L2; late, it has met somebody's work. After the runner said that
+it is done T samples outputs in its own context before it looks at the clock, and all is compared once more when the
+runner stands still. Neighbours: base.py (the interface), cuda_outputs.py (results), ../cuda_memory.py (runners).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernelharness import machine
+from kernelharness.channel import Order, RunFlag
+from kernelharness.compare import POISON_BYTE
+from kernelharness.cuda_memory import Region
+from kernelharness.devices.base import Ceilings, Device, Interference, OutputFault, Window
+from kernelharness.devices.cuda_outputs import RemoteOutputs, Staging
+from kernelharness.devices.cudart import Cudart
+from kernelharness.devices.judge_kernels import JudgeKernels
+from kernelharness.devices.nvml import Nvml
+from kernelharness.layout import Layout
+from kernelharness.processes import Runner
+from kernelharness.protocol import TensorFact, Verdict
+from kernelharness.slots import Refill, device_bytes, stack_at, tensor_at
+
+_SHARES = {"arena": 1 / 12, "gallery": 1 / 12, "desk": 1 / 12}
+"""Of the device's memory; arena and gallery a second time for what T keeps."""
+_PAGE = 2 << 20
+_CANARY_CACHES = 3
+"""The canary's buffer is so many times the L2."""
+_CALIBRATIONS = 40
+_WARM_SECONDS = 0.3
+_LATE_FACTOR = 1.5
+_LATE_NS = 200_000.0
+"""A canary, or a copy, is late when it takes so many times what it takes on an idle device, and this much more."""
+_MOST_LATE = 3
+"""One late canary may be the machine's; so many during one candidate are the candidate's."""
+_CEILING_BYTES = 1 << 30
+
+
+@dataclass
+class Idle:
+    """What T's own work takes on a device where nobody else works."""
+
+    canary_ns: float = 0.0
+    bytes_per_ns: float = 1.0
+    """Of a copy; bytes copied, not moved."""
+
+
+class CudaDevice(Device):
+    """The first visible CUDA device. Made after the last fork: CUDA does not survive one."""
+
+    torch_device = "cuda"
+    inputs_are_read_only = False
+    round_bytes = 8 << 30
+
+    def __init__(self) -> None:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        properties: Any = torch.cuda.get_device_properties(0)
+        self._cudart = Cudart()
+        self._cudart.init()
+        self._kernels = JudgeKernels(self._cudart, torch.cuda.get_device_capability(0))
+        bus = f"{properties.pci_domain_id:08X}:{properties.pci_bus_id:02X}:{properties.pci_device_id:02X}.0"
+        self._nvml = Nvml(bus)
+        self.name = str(properties.name)
+        self.driver = self._nvml.driver()
+        self.threads = machine.usable_cpus()
+        self.cache_bytes = int(properties.L2_cache_size)
+        self.memory_bytes = machine.memory_limit()
+        total = self._cudart.memory_info()[1]
+        self._shared = {name: self._region(total * share) for name, share in _SHARES.items()}
+        self._handles = {name: self._cudart.ipc_handle(region.address) for name, region in self._shared.items()}
+        self._own = {name: self._region(total * _SHARES[name]) for name in ("arena", "gallery")}
+        self._own["desk"] = self._shared["desk"]
+        self._sweep = self._region(_CANARY_CACHES * self.cache_bytes)
+        self._staging = Staging(self._cudart)
+        self._found = self._cudart.malloc(_PAGE)
+        self._events = [self._cudart.event() for _ in range(4)]
+        self._random = np.random.default_rng(int.from_bytes(os.urandom(16), "little"))
+        self._outputs: dict[int, RemoteOutputs] = {}
+        self._windows: dict[int, Window] = {}
+        self._exposed: list[tuple[str, int, int]] = []
+        self._suspect: Runner | None = None
+        self._late = 0
+        self._late_seen = 0
+        self.idle = Idle()
+        self._samplings: deque[float] = deque(maxlen=_CALIBRATIONS)
+        """Nanoseconds that sampling took after empty runs."""
+        self._calibrate()
+
+    def _region(self, nbytes: float) -> Region:
+        size = max(_PAGE, int(nbytes) // _PAGE * _PAGE)
+        return Region(self._cudart.malloc(size), size)
+
+    # -- memory -------------------------------------------------------------------------------------------------------
+
+    def runner_memory(self, *, trusted: bool) -> dict[str, int]:
+        return {}
+
+    def runner_config(self, *, trusted: bool) -> dict[str, Any]:
+        names = ("arena", "gallery", "desk") if trusted else ("arena", "gallery")
+        regions = {name: {"handle": self._handles[name].hex(), "bytes": self._shared[name].nbytes} for name in names}
+        return {"device": "cuda", "regions": regions}
+
+    def tensors(self, memory: str, layout: Layout, offset: int) -> list[Tensor]:
+        return [tensor_at(self._own[memory], field, offset) for field in layout.fields]
+
+    def stacks(self, memory: str, layout: Layout, offset: int, count: int) -> list[Tensor]:
+        return [stack_at(self._own[memory], field, offset, layout.stride, count) for field in layout.fields]
+
+    def capacity(self, memory: str) -> int:
+        return self._own[memory].nbytes
+
+    def expose(self, memory: str, offset: int, nbytes: int) -> None:
+        self._exposed.append((memory, offset, nbytes))
+        self._copy_out(memory, offset, nbytes)
+        self._cudart.synchronize()
+
+    def refill(self, seed: int, *, signs: bool) -> Refill:
+        return _DeviceRefill(seed, signs=signs, kernels=self._kernels)
+
+    def _copy_out(self, memory: str, offset: int, nbytes: int) -> None:
+        self._cudart.copy(self._shared[memory].address + offset, self._own[memory].address + offset, nbytes)
+
+    # -- results ------------------------------------------------------------------------------------------------------
+
+    def show(self, runner: Runner, window: Window) -> None:
+        self._windows[runner.pid] = window
+        self._of(runner).point_at(window)
+
+    def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> list[Tensor]:
+        return self._of(runner).read(count, tuple(facts))
+
+    def admit(self, runner: Runner) -> None:
+        self._suspect = runner
+        self._late = self._late_seen = 0
+
+    def forget(self, runner: Runner) -> None:
+        self._windows.pop(runner.pid, None)
+        if (outputs := self._outputs.pop(runner.pid, None)) is not None:
+            outputs.close()
+        if runner is self._suspect:
+            self._suspect = None
+
+    def _of(self, runner: Runner) -> RemoteOutputs:
+        if runner.pid not in self._outputs:
+            readable = {name: self._shared[name] for name in ("arena", "gallery")}
+            self._outputs[runner.pid] = RemoteOutputs(runner, self._cudart, self._kernels, self._staging, readable)
+        return self._outputs[runner.pid]
+
+    # -- a timed run --------------------------------------------------------------------------------------------------
+
+    def run(self, runner: Runner, order: Order, deadline: float) -> int:
+        outputs = self._of(runner)
+        window = self._windows[runner.pid]
+        empty = bool(order.flags & RunFlag.EMPTY)
+        self._reveal(window, outputs)
+        begin = time.perf_counter_ns()
+        runner.resume()
+        runner.tell(order)
+        runner.wait(deadline)
+        early = outputs.sample(same=empty)
+        end = time.perf_counter_ns()
+        runner.stop()
+        self._judge_sampling(outputs.sample_ns, empty)
+        self._expect_idle("after a call had returned")
+        self._expect_unchanged(window)
+        late = outputs.sample_again()
+        if early is not None and late is not None and not np.array_equal(early, late):
+            raise OutputFault(Verdict.LATE_OUTPUT, "outputs were still being written when the call had returned")
+        return end - begin
+
+    def _reveal(self, window: Window, outputs: RemoteOutputs) -> None:
+        """Decoys, a canary, then the real inputs and poison where results were last, with a canary directly behind."""
+        shared = self._shared[window.memory].address + window.offset
+        self._kernels.scramble(shared, window.nbytes, int(self._random.integers(1, 1 << 62)))
+        starts, sizes = outputs.ranges()
+        if starts:
+            self._staging.upload(3, np.array(starts, dtype=np.uint64))
+            self._staging.upload(4, np.array(sizes, dtype=np.uint64))
+        outputs.choose(self._random)
+        self._cudart.synchronize()
+        self._expect_idle("before a call was allowed to begin")
+        self._cudart.reset_persisting_cache()
+        before, copied, after, _ = self._events
+        self._cudart.record(before)
+        if starts:
+            self._kernels.fill_ranges(self._staging.device[3], self._staging.device[4], len(starts), POISON_BYTE)
+        self._copy_out(window.memory, window.offset, window.nbytes)
+        self._cudart.record(copied)
+        self._kernels.canary(self._sweep.address, self._sweep.nbytes)
+        self._cudart.record(after)
+        self._cudart.wait(after)
+        moved = window.nbytes + sum(sizes)
+        copy_limit = _LATE_FACTOR * (moved / self.idle.bytes_per_ns + _LATE_NS)
+        self._judge_time("while its inputs were being written", self._cudart.elapsed_ns(before, copied), copy_limit)
+        after_copy = self._cudart.elapsed_ns(copied, after)
+        self._judge_time("when its inputs were there, before it was told to begin", after_copy, self._canary_limit)
+
+    def _judge_sampling(self, took_ns: int, empty: bool) -> None:
+        """T's samples wait for whatever the runner has left on the device; empty runs tell what they take without."""
+        if empty:
+            self._samplings.append(float(took_ns))
+        elif self._samplings:
+            limit = _LATE_FACTOR * _median(list(self._samplings)) + _LATE_NS
+            self._judge_time("when the call was said to be done", float(took_ns), limit)
+
+    def _expect_idle(self, when: str) -> None:
+        self._judge_time(when, self._canary_ns(), self._canary_limit)
+
+    def _canary_ns(self) -> float:
+        start, end = self._events[0], self._events[3]
+        self._cudart.record(start)
+        self._kernels.canary(self._sweep.address, self._sweep.nbytes)
+        self._cudart.record(end)
+        self._cudart.wait(end)
+        return self._cudart.elapsed_ns(start, end)
+
+    @property
+    def _canary_limit(self) -> float:
+        return _LATE_FACTOR * self.idle.canary_ns + _LATE_NS
+
+    def _judge_time(self, when: str, took_ns: float, limit_ns: float) -> None:
+        """Note that T's own work took too long. Raise OutputFault when there is a candidate and it did so often."""
+        if took_ns <= limit_ns:
+            return
+        self._late += 1
+        text = f"the device was at work {when}: {took_ns / 1e3:.0f} us for what takes {limit_ns / 1e3:.0f} us at most"
+        print(f"kernelharness: {text}", file=sys.stderr)
+        if self._suspect is not None and self._late >= _MOST_LATE:
+            raise OutputFault(Verdict.BACKGROUND_WORK, text)
+
+    def _expect_unchanged(self, window: Window) -> None:
+        """Raise OutputFault when what runners may only read differs from what T wrote there."""
+        self._cudart.memset(self._found, 0, 8)
+        for memory, offset, nbytes in [*self._exposed, (window.memory, window.offset, window.nbytes)]:
+            own, shared = self._own[memory].address + offset, self._shared[memory].address + offset
+            self._kernels.differences(own, shared, nbytes, self._found)
+        if int(device_bytes(self._found, 8).view(torch.int64)):
+            for memory, offset, nbytes in self._exposed:
+                self._copy_out(memory, offset, nbytes)
+            raise OutputFault(Verdict.INPUT_MUTATED, "it writes to its inputs or parameters, which are read-only")
+
+    def evict(self, slot_bytes: int) -> None:
+        """Nothing to do: the canary behind every copy flushes the cache."""
+
+    def watch(self) -> Interference:
+        busy, self._late_seen = self._late > self._late_seen, self._late
+        return Interference(throttled=self._nvml.is_throttled(), busy=busy)
+
+    # -- what the device can do ---------------------------------------------------------------------------------------
+
+    def _calibrate(self) -> None:
+        """What canaries and copies take when nobody else is there, with the clocks up and every kernel loaded."""
+        self._staging.upload(3, np.array([self._found], dtype=np.uint64))
+        self._staging.upload(4, np.array([8], dtype=np.uint64))
+        self._kernels.fill_ranges(self._staging.device[3], self._staging.device[4], 1, 0)
+        self._kernels.scramble(self._own["arena"].address, _PAGE, 1)
+        self._kernels.differences(self._own["arena"].address, self._own["arena"].address, _PAGE, self._found)
+        end = time.monotonic() + _WARM_SECONDS
+        while time.monotonic() < end:
+            self._canary_ns()
+        self.idle.canary_ns = _median([self._canary_ns() for _ in range(_CALIBRATIONS)])
+        nbytes = min(256 << 20, self._own["arena"].nbytes)
+        times = [self._device_ns(lambda: self._copy_out("arena", 0, nbytes)) for _ in range(8)]
+        self.idle.bytes_per_ns = nbytes / _median(times)
+
+    def measure_ceilings(self) -> Ceilings:
+        """Copy bandwidth (read and written bytes) and matmul rates, the best of several."""
+        source = torch.ones(_CEILING_BYTES // 4, device="cuda")
+        target = torch.empty_like(source)
+        bandwidth = 2 * _CEILING_BYTES / min(self._device_ns(lambda: target.copy_(source)) for _ in range(5))
+        rates = {
+            "float32": self._matmul_rate(torch.float32, 4096),
+            "float16": self._matmul_rate(torch.float16, 8192),
+            "bfloat16": self._matmul_rate(torch.bfloat16, 8192),
+        }
+        return Ceilings(bandwidth * 1e9, rates)
+
+    def _matmul_rate(self, dtype: torch.dtype, size: int) -> float:
+        left, right = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
+        torch.mm(left, right)
+        return 2 * size**3 / min(self._device_ns(lambda: torch.mm(left, right)) for _ in range(5)) * 1e9
+
+    def _device_ns(self, work: Callable[[], object]) -> float:
+        start, end = self._events[0], self._events[3]
+        self._cudart.record(start)
+        work()
+        self._cudart.record(end)
+        self._cudart.wait(end)
+        return self._cudart.elapsed_ns(start, end)
+
+
+class _DeviceRefill(Refill):
+    """Keyed refilling in one launch per tensor."""
+
+    def __init__(self, seed: int, *, signs: bool, kernels: JudgeKernels) -> None:
+        super().__init__(seed, signs=signs)
+        self._kernels = kernels
+
+    def fill_stack(self, targets: Tensor, bases: Sequence[Tensor]) -> None:
+        for target in targets:
+            self.fill(target, bases[self._draw(len(bases))])
+
+    def fill(self, target: Tensor, base: Tensor) -> None:
+        count = target.numel()
+        if count:
+            key = self._draw(1 << 62) | 1 if self._signs else 0
+            name = str(target.dtype).removeprefix("torch.")
+            self._kernels.refill(
+                name, target.data_ptr(), base.data_ptr(), count, self._draw(count), key, self._draw_scale()
+            )
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]

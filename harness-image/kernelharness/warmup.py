@@ -1,0 +1,73 @@
+"""U0: a candidate whose kernels are compiled when they are called is called once, in a folder of its own.
+
+The warm-up runner may start compilers and write that folder; it sees fresh inputs that are never used again and is
+killed before anything is timed. The folder is frozen and hashed; the timed runner reads it, and starts nothing.
+Neighbours: judge.py (starts both runners), isolation.py (their rights), languages/triton.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from kernelharness.bench import CaseBench
+from kernelharness.protocol import Verdict
+from kernelharness.trial import Trial
+from kernelharness.verdicts import Rejection
+
+_COMPILE_WORDS = ("CompilationError", "CompileTimeAssertionFailure", "PTXASError", "OutOfResources")
+
+
+class WarmFolder:
+    """What a warm-up left behind."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="warm-"))
+        self.digest = ""
+
+    def freeze(self) -> None:
+        """Nothing in it may be written from now on."""
+        for path in [*self.path.rglob("*"), self.path]:
+            if not path.is_symlink():
+                os.chmod(path, 0o555 if path.is_dir() else 0o444)
+        self.digest = self._hash()
+
+    def expect_frozen(self) -> None:
+        """Raise Rejection when it is not as it was frozen."""
+        if self._hash() != self.digest:
+            raise Rejection(Verdict.TAMPERING, "what was compiled in the warm-up changed while it was timed")
+
+    def digest_with(self, source: str) -> str:
+        """The hash of what was timed: the source's and what was made of it."""
+        return hashlib.sha256(f"{source}\0{self.digest}".encode()).hexdigest()
+
+    def remove(self) -> None:
+        for path in [self.path, *self.path.rglob("*")]:
+            if path.is_dir() and not path.is_symlink():
+                os.chmod(path, 0o755)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _hash(self) -> str:
+        found = hashlib.sha256()
+        for path in sorted(self.path.rglob("*")):
+            found.update(str(path.relative_to(self.path)).encode() + b"\0")
+            if path.is_file() and not path.is_symlink():
+                found.update(hashlib.sha256(path.read_bytes()).digest())
+        return found.hexdigest()
+
+
+def warm(trial: Trial, cases: Sequence[CaseBench]) -> None:
+    """Call the candidate once in every case, on inputs of no further use. Raise Rejection when it fails."""
+    try:
+        trial.isolate()
+        for case in cases:
+            trial.load(case)
+            trial.call_once(case)
+    except Rejection as rejection:
+        if rejection.verdict is Verdict.RUNTIME_ERROR and any(w in rejection.diagnosis for w in _COMPILE_WORDS):
+            rejection.verdict = Verdict.COMPILE_ERROR
+        raise

@@ -1,0 +1,81 @@
+"""Every GPU candidate of the adversarial suite gets the verdict that its file asks for. Needs an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from kernelharness.protocol import Hello, Message, Result, parse_log
+
+SUITE_PATH = Path(__file__).resolve().parent.parent / "harness" / "adversarial" / "suite.py"
+
+
+def _load_suite() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("suite", SUITE_PATH)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["suite"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+suite = _load_suite()
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU: torch.cuda.is_available() is false"),
+]
+
+
+@cache
+def _judged(problem: str, language: str) -> list[Message]:
+    """One judge for all candidates of this problem and language."""
+    group = suite.groups(suite.entries())[problem, language]
+    batch = suite.batch(problem, language, [entry.candidate() for entry in group])
+    command = [sys.executable, "-m", "kernelharness", "judge", "--batch", "-", "--torch-compile", "never"]
+    done = subprocess.run(command, input=batch.to_json(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return parse_log(done.stdout)
+
+
+def _results(problem: str, language: str) -> dict[str, Result]:
+    return {message.candidate: message for message in _judged(problem, language) if isinstance(message, Result)}
+
+
+@pytest.mark.parametrize("entry", suite.entries(), ids=lambda entry: entry.name)
+def test_verdict_is_the_one_that_the_file_asks_for(entry: suite.Entry) -> None:  # type: ignore[name-defined]
+    result = _results(entry.problem, entry.language)[entry.name]
+    assert result.verdict.value in entry.expect, result.diagnostics
+
+
+def test_pinned_cache_lines_do_not_help() -> None:
+    results = _results("rmsnorm", "cuda")
+    honest, pinned = results["rmsnorm_rows"], results["41_pinned_l2"]
+    assert honest.high is not None
+    assert pinned.low is not None
+    assert pinned.low < honest.high
+
+
+def test_eager_is_as_fast_as_itself() -> None:
+    result = _results("matmul", "pytorch")["matmul_eager"]
+    assert result.low is not None
+    assert result.high is not None
+    assert result.low <= 1.01
+    assert result.high >= 0.99
+
+
+def test_every_layer_of_isolation_is_stated() -> None:
+    hello = next(message for message in _judged("matmul", "cuda") if isinstance(message, Hello))
+    assert {"non-dumpable", "capabilities", "landlock", "seccomp", "rlimits", "subreaper"} <= hello.isolation.keys()
+    assert hello.isolation["seccomp"].startswith("on")
+
+
+def test_result_of_a_cuda_kernel_tells_registers() -> None:
+    assert _results("matmul", "cuda")["matmul_tiled"].resources["registers"] > 16

@@ -1,0 +1,30 @@
+# expect: OK
+# problem: rmsnorm
+# language: triton
+import torch
+import torch.nn as nn
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _rows(x, weight, out, columns, eps, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    offsets = tl.arange(0, BLOCK)
+    mask = offsets < columns
+    values = tl.load(x + row * columns + offsets, mask=mask, other=0.0)
+    scale = tl.rsqrt(tl.sum(values * values) / columns + eps)
+    tl.store(out + row * columns + offsets, values * scale * tl.load(weight + offsets, mask=mask), mask=mask)
+
+
+class ModelNew(nn.Module):
+    def __init__(self, columns, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(columns) + 0.5)
+        self.eps = eps
+
+    def forward(self, x):
+        out = torch.empty_like(x)
+        rows, columns = x.shape
+        _rows[(rows,)](x, self.weight, out, columns, self.eps, BLOCK=triton.next_power_of_2(columns), num_warps=8)
+        return out
