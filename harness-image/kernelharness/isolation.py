@@ -7,6 +7,7 @@ runner.py and compiler.py (who is isolated), judge.py (`protect_judge`).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -20,6 +21,7 @@ from kernelharness import landlock, seccomp, syscalls
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_SECUREBITS = 1, 4, 24, 28
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
+_PR_SET_THP_DISABLE = 41
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECURE_NO_ROOT = 0b101111
 """NOROOT and NO_SETUID_FIXUP, both locked: uid 0 means nothing any more."""
@@ -44,6 +46,12 @@ def _prctl(option: int, *args: int) -> None:
 def set_dumpable(dumpable: bool) -> None:
     """Not dumpable: no process of the same user can read our memory, environment or descriptors."""
     _prctl(_PR_SET_DUMPABLE, int(dumpable))
+
+
+def disable_huge_pages() -> None:
+    """For this process and all that it forks; harmless where the kernel has none."""
+    with contextlib.suppress(OSError):
+        _prctl(_PR_SET_THP_DISABLE, 1)
 
 
 def become_subreaper() -> Layers:
@@ -83,7 +91,7 @@ def keep_only(fds: Sequence[int]) -> list[int]:
 
 
 def isolate_runner(
-    memory_bytes: int, attach: Callable[[], None], cuda: bool, readable: Sequence[str] = ()
+    memory_bytes: int, attach: Callable[[], None] = lambda: None, cuda: bool = False, readable: Sequence[str] = ()
 ) -> tuple[Layers, int | None]:
     """Give up everything that a candidate has no use for. The layers, and the seccomp listener for T (or None).
 

@@ -63,7 +63,11 @@ class Zygote:
 
 
 def retain_memory() -> None:
-    """One allocator for all arms: nothing is given back to the kernel, so that no timed call pays for page faults."""
+    """One allocator for all arms: nothing is given back to the kernel, so that no timed call pays for page faults.
+
+    Huge pages are off for all alike: which process gets some is luck, and worth a fifth of a memory-bound time.
+    """
+    isolation.disable_huge_pages()
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
