@@ -82,8 +82,6 @@ def _judge(batch: Batch, language: Language, log: Log, options: argparse.Namespa
 
     heavy = zygote.Zygote(_enter)
     layers |= isolation.protect_judge()
-    # The judge's own helper threads would spin on a core of the arm that is being timed.
-    torch.set_num_threads(1)
     device = open_device(batch.toolchain.vendor)
     store = BaselineStore(options.cache, batch.problem, f"{device.name}\0{torch.__version__}\0{sys.version}")
     zygotes = Zygotes(light, heavy)

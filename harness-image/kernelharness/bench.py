@@ -32,6 +32,7 @@ AGAIN = "again"
 """A second eager arm: what two equal arms differ by is the noise."""
 MOST_CALLS = 256
 _BASE_SETS = 3
+_WARM_ROUNDS = 5
 _DISTURBED_SHARE = 0.25
 """Of a trusted arm's time, spent by its threads waiting for a CPU. On an idle machine waking up alone makes 0.12."""
 
@@ -210,9 +211,17 @@ class Bench:
         times = [self.run(runner, flags) for _ in range(4)]
         return max(200.0, min(times[1:]) - case.fixed_cost_ns)
 
-    def plan(self, case: CaseBench, slowest_ns: float, arms: int, rule: Rule) -> tuple[int, int]:
+    def warm_up(self, case: CaseBench, arms: dict[str, Runner], calls: int, flags: int = RunFlag.NONE) -> None:
+        """Rounds until no arm touches new memory any more: at least one, at most `_WARM_ROUNDS`."""
+        for _ in range(_WARM_ROUNDS):
+            before = sum(runner.page_faults() for runner in arms.values())
+            self.round(case, arms, list(arms), calls, flags)
+            if sum(runner.page_faults() for runner in arms.values()) == before:
+                break
+
+    def plan(self, case: CaseBench, slowest_ns: float, rule: Rule) -> tuple[int, int]:
         """(calls of a round, rounds of a block) that make a block of the slowest arm as long as the rule wants."""
-        slot = case.inputs.stride + (arms + 1) * case.outputs.stride
+        slot = case.inputs.stride + case.outputs.stride
         most = max(1, min(MOST_CALLS, MAX_REPORTS // max(1, len(case.fact.outputs))))
         return calls_per_round(slowest_ns, rule.block_ns, slot, self.device.round_bytes, most)
 

@@ -42,12 +42,14 @@ def memory_limit() -> int:
 
 
 def last_level_cache() -> int:
-    """Bytes of the last-level cache as the kernel tells it."""
-    sizes = []
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+    """Bytes of the last-level cache that are the share of the CPUs we may use, as the kernel tells it."""
+    shares = []
+    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         with contextlib.suppress(OSError, ValueError):
-            sizes.append(int(path.read_text().strip().removesuffix("K")) * 1024)
-    return max(sizes, default=_DEFAULT_CACHE_BYTES)
+            size = int((folder / "size").read_text().strip().removesuffix("K")) * 1024
+            sharing = sum(bin(int(word, 16)).count("1") for word in (folder / "shared_cpu_map").read_text().split(","))
+            shares.append(size * min(1.0, usable_cpus() / max(1, sharing)))
+    return int(max(shares, default=_DEFAULT_CACHE_BYTES))
 
 
 def throttled_periods() -> int:

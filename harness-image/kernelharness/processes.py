@@ -195,6 +195,12 @@ class Runner:
                 total += int((task / "schedstat").read_text().split()[1])
         return total
 
+    def page_faults(self) -> int:
+        """How often it touched memory that it had not yet, so far."""
+        with contextlib.suppress(OSError):
+            return int(Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[7])
+        return 0
+
     def kill(self) -> None:
         """End it and everything that it may have left. Idempotent."""
         if self._status is None:

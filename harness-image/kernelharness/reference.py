@@ -137,10 +137,10 @@ def time_baselines(bench: Bench, case: CaseBench, arms: dict[str, Runner], rule:
         bench.load(runner, case)
     bench.calibrate(case)
     slowest = max(bench.call_ns(case, runner) for runner in arms.values())
-    calls, rounds = bench.plan(case, slowest, len(arms), rule)
+    calls, rounds = bench.plan(case, slowest, rule)
     for runner in arms.values():
         bench.show_arena(runner, case, calls)
-    bench.round(case, arms, list(arms), calls)
+    bench.warm_up(case, arms, calls)
     samples = Samples(list(arms), calls * rounds)
     begin = time.perf_counter_ns()
     for block in blocks(bench, case, arms, calls, rounds, _nothing):

@@ -50,6 +50,8 @@ class Rule:
     """Wall time for one case."""
     block_ns: int
     """Least time of the slowest arm in one block."""
+    patience_ns: int
+    """Wall time for one case after which whatever there is must do."""
     slower_stops: bool
     """Stop early at a candidate that is clearly slower."""
 
@@ -64,8 +66,18 @@ class Rule:
         return narrow or count >= self.max_blocks or spent_ns >= self.budget_ns
 
 
-SCREENING = Rule(0.02, 0.0, max_blocks=16, budget_ns=1_500_000_000, block_ns=10_000_000, slower_stops=True)
-CONFIRMING = Rule(0.005, 0.1, max_blocks=40, budget_ns=20_000_000_000, block_ns=50_000_000, slower_stops=False)
+SCREENING = Rule(
+    0.02, 0.0, max_blocks=16, budget_ns=1_500_000_000, patience_ns=4_000_000_000, block_ns=10_000_000, slower_stops=True
+)
+CONFIRMING = Rule(
+    0.005,
+    0.1,
+    max_blocks=40,
+    budget_ns=20_000_000_000,
+    patience_ns=40_000_000_000,
+    block_ns=50_000_000,
+    slower_stops=False,
+)
 
 
 def estimate(ratios: Sequence[float]) -> Estimate:

@@ -88,10 +88,10 @@ class Trial:
         lead = min(case.baseline_ns, key=lambda name: case.baseline_ns[name])
         with rejecting(self.runner, case.fact):
             slowest = max(case.baseline_ns["eager"], self.bench.call_ns(case, self.runner, self.flags))
-            calls, rounds = self.bench.plan(case, slowest, len(arms), rule)
+            calls, rounds = self.bench.plan(case, slowest, rule)
             for runner in arms.values():
                 self.bench.show_arena(runner, case, calls)
-            self.bench.round(case, arms, list(arms), calls, self.flags)  # first touch of every result's memory
+            self.bench.warm_up(case, arms, calls, self.flags)
             self._compare_round(case, calls, exactly=True)
             samples = Samples(list(arms), calls * rounds)
             begin = time.perf_counter_ns()
@@ -100,7 +100,7 @@ class Trial:
             ):
                 samples.add(block)
                 spent = time.perf_counter_ns() - begin
-                if rule.is_enough(samples.clean_ratios(lead, CANDIDATE), spent) or spent > rule.budget_ns:
+                if rule.is_enough(samples.clean_ratios(lead, CANDIDATE), spent) or spent > rule.patience_ns:
                     break
         if samples.is_noisy:
             self.noisy = True

@@ -66,7 +66,7 @@ def test_interval_covers_the_true_ratio(shape: str) -> None:
 
 def test_optional_stopping_keeps_the_coverage() -> None:
     draw = random.Random(11)
-    rule = Rule(0.01, 0.0, max_blocks=40, budget_ns=10**12, block_ns=1, slower_stops=False)
+    rule = Rule(0.01, 0.0, max_blocks=40, budget_ns=10**12, patience_ns=10**12, block_ns=1, slower_stops=False)
     runs = 400
     covered = 0
     for _ in range(runs):

@@ -84,8 +84,10 @@ class Device(ABC):
     inputs_are_read_only = True
     """A runner that writes to its inputs faults; else the judge finds out afterwards."""
 
-    round_bytes = 256 << 20
-    """Slots and results of all arms in one round, unless a single call has more."""
+    round_bytes = 128 << 20
+    """Slots and results of one arm in one round, unless a single call has more."""
+    touch_bytes = 0
+    """Host memory that every runner touches before it begins, so that no arm meets new pages in a timed call."""
 
     def runner_config(self, *, trusted: bool) -> dict[str, Any]:
         """What a runner must be told of the device; the desk only a trusted one."""

@@ -48,6 +48,8 @@ _CEILING_BYTES = 64 << 20
 class CpuDevice(Device):
     """The CPUs that this process may use."""
 
+    touch_bytes = Device.round_bytes
+
     def __init__(self) -> None:
         self.threads = machine.usable_cpus()
         self.name = f"{machine.cpu_model()}, {self.threads} cores"
@@ -89,20 +91,12 @@ class CpuDevice(Device):
 
     def measure_ceilings(self) -> Ceilings:
         """Copy bandwidth (read and written bytes) and fp32 matmul rate on all threads, the best of several."""
-        torch.set_num_threads(self.threads)
-        try:
-            return _measure_ceilings()
-        finally:
-            torch.set_num_threads(1)
-
-
-def _measure_ceilings() -> Ceilings:
-    source = torch.ones(_CEILING_BYTES // 4)
-    target = torch.empty_like(source)
-    copies = [_seconds(lambda: target.copy_(source)) for _ in range(12)]
-    left, right = torch.ones(768, 768), torch.ones(768, 768)
-    products = [_seconds(lambda: torch.mm(left, right)) for _ in range(6)]
-    return Ceilings(2 * _CEILING_BYTES / min(copies), {"float32": 2 * 768**3 / min(products)})
+        source = torch.ones(_CEILING_BYTES // 4)
+        target = torch.empty_like(source)
+        copies = [_seconds(lambda: target.copy_(source)) for _ in range(12)]
+        left, right = torch.ones(768, 768), torch.ones(768, 768)
+        products = [_seconds(lambda: torch.mm(left, right)) for _ in range(6)]
+        return Ceilings(2 * _CEILING_BYTES / min(copies), {"float32": 2 * 768**3 / min(products)})
 
 
 def _read(runner: Runner, reports: Sequence[OutputReport], fact: TensorFact) -> Tensor:
