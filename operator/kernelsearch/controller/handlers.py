@@ -46,7 +46,7 @@ def build_registry(services: Services) -> kopf.OperatorRegistry:
         settings.scanning.disabled = True  # no rights on CustomResourceDefinitions are needed
         settings.watching.server_timeout = 120
         settings.watching.client_timeout = 150
-        settings.batching.exit_timeout = GRACE_SECONDS
+        settings.queueing.exit_timeout = GRACE_SECONDS
 
     @kopf.on.event(API_VERSION, PLURAL, registry=registry)
     async def saw(body: kopf.Body, type: str | None, uid: str, **_: Any) -> None:
