@@ -11,6 +11,7 @@ from kernelharness.protocol import (
     Candidate,
     Case,
     File,
+    LogError,
     Problem,
     Purpose,
     Tolerance,
@@ -55,6 +56,10 @@ def run_judge(tmp_path_factory: pytest.TempPathFactory) -> RunJudge:
         command = [sys.executable, "-m", "kernelharness", "judge", "--batch", str(path), "--cache", str(cache)]
         command += ["--torch-compile", torch_compile]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=folder, check=False)
-        return Judged(parse_log(done.stdout) if done.stdout else [], done.returncode, done.stderr)
+        try:
+            messages = parse_log(done.stdout) if done.stdout else []
+        except LogError as error:
+            pytest.fail(f"{error}; exit code {done.returncode}; it said: {done.stderr[-3000:]}")
+        return Judged(messages, done.returncode, done.stderr)
 
     return run
