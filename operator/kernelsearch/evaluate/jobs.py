@@ -148,18 +148,19 @@ class _BatchJob:
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     async def _await_end(self, created: Object, on_progress: OnProgress) -> BatchOutcome:
-        namespace, name = self._namespace, self._name
+        namespace, name, uid = self._namespace, self._name, created["metadata"]["uid"]
         while True:
-            found = self._cache.pods(namespace, name)
+            found = _of(uid, self._cache.pods(namespace, name))
             job = self._cache.job(namespace, name)
-            if job is None or pods.job_failure(job):  # the two watches are not in step: ask before giving up
+            if job is None or job["metadata"]["uid"] != uid or pods.job_failure(job):
+                # The two watches are not in step, or still show a predecessor: ask before giving up.
                 job = await self._kube.find(JOBS, namespace, name)
-                found = await self._pods_now(name)
+                found = _of(uid, await self._pods_now())
             if ended := _ended(found):
                 return await self._read(*ended)
-            if job is None and not found:
+            if job is None or job["metadata"]["uid"] != uid:
                 return _failed("JobDeleted", f"somebody deleted Job {namespace}/{name}", found)
-            if job is not None and (failure := pods.job_failure(job)):
+            if failure := pods.job_failure(job):
                 return _failed(*failure, found)
             if sum(pods.is_disrupted(pod) for pod in found) >= DISRUPTIONS:
                 return _failed("Evicted", f"{len(found)} pods of this batch were evicted, one after the other", found)
@@ -178,8 +179,9 @@ class _BatchJob:
             self._said = progress
             on_progress(progress)
 
-    async def _pods_now(self, job: str) -> list[Object]:
-        found, _ = await self._kube.list_all(PODS, self._namespace, labels=f"batch.kubernetes.io/job-name={job}")
+    async def _pods_now(self) -> list[Object]:
+        labels = f"batch.kubernetes.io/job-name={self._name}"
+        found, _ = await self._kube.list_all(PODS, self._namespace, labels=labels)
         return sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     async def _job_events(self, job: Object, found: list[Object]) -> list[Object]:
@@ -266,6 +268,11 @@ class _NotOurs(Exception):
 
 _NO_OWNER: Object = {"metadata": {"name": "", "uid": ""}}
 """For naming ConfigMaps that are about to be deleted."""
+
+
+def _of(job_uid: str, found: list[Object]) -> list[Object]:
+    """Without the pods of an earlier Job of this name, which may take a while to go."""
+    return [pod for pod in found if pod["metadata"]["labels"].get("batch.kubernetes.io/controller-uid") == job_uid]
 
 
 def _ended(found: list[Object]) -> tuple[Object, pods.JudgeEnd] | None:
