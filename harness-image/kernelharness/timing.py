@@ -74,7 +74,7 @@ CONFIRMING = Rule(
     0.1,
     max_blocks=40,
     budget_ns=20_000_000_000,
-    patience_ns=40_000_000_000,
+    patience_ns=25_000_000_000,
     block_ns=50_000_000,
     slower_stops=False,
 )
