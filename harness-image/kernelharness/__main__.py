@@ -8,6 +8,7 @@ Exit codes are protocol.py's.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
 import sys
@@ -16,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from kernelharness import isolation, machine, native_arm, runner, zygote
-from kernelharness.baselines import BaselineStore
 from kernelharness.compiler import execute as compile_in_sandbox
 from kernelharness.languages.base import Language, get_language
 from kernelharness.log import Log
 from kernelharness.protocol import EXIT_BAD_INPUT, Batch
 
 CACHE_VARIABLE = "KERNELHARNESS_CACHE"
-"""A folder of compiled baselines that survives this process; no candidate can write there."""
+"""A folder for the reference's compiled code that survives this process; no candidate can write there."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,13 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     judge.add_argument("--batch", required=True, help="the batch document, a folder of its parts, or -")
     judge.add_argument("--termination-message", type=Path, help="where to leave count and hash of the log")
     judge.add_argument(
-        "--cache", type=Path, default=os.environ.get(CACHE_VARIABLE), help="folder of compiled baselines"
+        "--cache", type=Path, default=os.environ.get(CACHE_VARIABLE), help="folder for the reference's compiled code"
     )
     judge.add_argument(
         "--torch-compile",
-        choices=("auto", "always", "never"),
+        choices=("auto", "never"),
         default="auto",
-        help="auto: a search batch leaves this baseline out where an earlier one found it clearly slower than eager",
+        help="auto: time this baseline too, unless the batch says what it costs",
     )
     options = parser.parse_args(arguments)
     try:
@@ -83,9 +83,16 @@ def _judge(batch: Batch, language: Language, log: Log, options: argparse.Namespa
     heavy = zygote.Zygote(_enter)
     layers |= isolation.protect_judge()
     device = open_device(batch.toolchain.vendor)
-    store = BaselineStore(options.cache, batch.problem, f"{device.name}\0{torch.__version__}\0{sys.version}")
-    zygotes = Zygotes(light, heavy)
-    return Judge(batch, language, device, zygotes, log, layers, store, options.torch_compile, scratch).run()
+    code = _code_folder(options.cache or scratch, f"{device.name}\0{torch.__version__}\0{sys.version}")
+    compiles = options.torch_compile != "never"
+    return Judge(batch, language, device, Zygotes(light, heavy), log, layers, compiles, scratch, code).run()
+
+
+def _code_folder(parent: Path, machine: str) -> Path:
+    """Of everything that compiled code depends on and its own names do not tell."""
+    folder = parent / f"inductor-{hashlib.sha256(machine.encode()).hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _enter(config: dict[str, Any], fds: list[int]) -> None:

@@ -73,7 +73,7 @@ class CaseBench:
     fixed_cost_ns: float = 0.0
     baseline_ns: dict[str, float] = field(default_factory=dict)
     compile_ratio: float | None = None
-    """torch.compile's time over eager's, when an earlier batch measured it and this one does not."""
+    """torch.compile's time over eager's, when the probe measured it and this batch does not."""
     bound: Bound | None = None
     noise: float = 0.0
     """Log ratio below which two equal arms cannot be told apart here."""

@@ -21,7 +21,6 @@ from pathlib import Path
 import torch
 
 from kernelharness import __version__, machine, processes
-from kernelharness.baselines import CLEARLY_SLOWER, BaselineStore
 from kernelharness.bench import AGAIN, Bench, CaseBench, Secret
 from kernelharness.channel import Order, OrderKind
 from kernelharness.compare import Comparer, reduction_length_of
@@ -93,10 +92,11 @@ class Judge:
     zygotes: Zygotes
     log: Log
     layers: dict[str, str]
-    store: BaselineStore
-    torch_compile: str
-    """auto | always | never: see __main__.py."""
+    torch_compile: bool
+    """False: there is no such baseline in any batch."""
     scratch: Path
+    code: Path
+    """Where torch.compile keeps what it compiled; no candidate can write there."""
     known: list[Known] = field(default_factory=list)
     cases: list[CaseBench] = field(default_factory=list)
     runners: dict[str, Runner] = field(default_factory=dict)
@@ -184,18 +184,23 @@ class Judge:
         return list(self.batch.problem.cases) or [Case(name="default")]
 
     def _baselines(self) -> None:
-        known = self._known_compile_ratios()
-        note = "not asked for" if self.torch_compile == "never" else "" if known else self._start_compiled()
+        known = self.batch.compile_ratios
+        if not self.torch_compile:
+            note = "not asked for"
+        elif known is not None:
+            note = "the probe found none"
+        else:
+            note = self._start_compiled()
         again = self._reference("again", "reference")
         arms = {**self.runners, "again": again}
         try:
             for case in self.timed_cases:
                 for baseline in time_baselines(self.bench, case, arms, SCREENING):
                     self.log.write(baseline)
-                if known:
+                if known and case.fact.case in known:
                     case.compile_ratio = known[case.fact.case]
                     estimated = round(case.baseline_ns["eager"] * case.compile_ratio)
-                    earlier = "clearly slower than eager in an earlier batch: not timed in this one"
+                    earlier = "not timed in this batch: eager's time, by the ratio that the probe measured"
                     self.log.write(Baseline(case=case.fact.case, arm="compile", ns=estimated, note=earlier))
                 elif "compile" not in arms:
                     self.log.write(Baseline(case=case.fact.case, arm="compile", note=note))
@@ -205,17 +210,6 @@ class Judge:
                 self.device.forget(again)
         if self.batch.purpose is Purpose.CONFIRM:
             self.runners[AGAIN] = again  # two equal arms, in the very blocks of the candidate
-        if "compile" in self.runners:
-            times = {case.fact.case: case.baseline_ns for case in self.timed_cases}
-            self.store.keep({name: arm["compile"] / arm["eager"] for name, arm in times.items()})
-
-    def _known_compile_ratios(self) -> dict[str, float]:
-        """Ratios of all cases, if C can be left out of this batch; else nothing."""
-        if self.torch_compile != "auto" or self.batch.purpose is not Purpose.SEARCH:
-            return {}
-        ratios = self.store.ratios()
-        slower = all(ratios.get(case.fact.case, 0.0) >= CLEARLY_SLOWER for case in self.timed_cases)
-        return ratios if slower else {}
 
     def _start_compiled(self) -> str:
         """Start C and let it compile every case; why not, when it cannot."""
@@ -242,7 +236,7 @@ class Judge:
             "threads": self.device.threads,
             "touch_bytes": self.device.touch_bytes,
             "writable": ["desk"],
-            "code": str(self.store.code) if self.store.code else None,
+            "code": str(self.code),
             "scratch": str(self.scratch),
             **self.device.runner_config(trusted=True),
         }

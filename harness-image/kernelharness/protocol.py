@@ -179,6 +179,9 @@ class Batch(Input):
     toolchain: Toolchain
     hardware: Hardware = Hardware()
     candidates: list[Candidate] = Field(default=[], max_length=64)
+    compile_ratios: dict[str, float] | None = None
+    """Case -> torch.compile's time over eager's, as the probe measured it. Given, torch.compile is not run: compiling
+    costs more than a candidate. A case that is missing has no such baseline. None: measure it."""
 
     def to_json(self) -> str:
         """The canonical form: equal batches give equal text, so `digest` names the batch."""

@@ -32,6 +32,10 @@ class Estimate:
     def half_width(self) -> float:
         return (self.high - self.low) / 2
 
+    def shifted(self, by: float) -> Estimate:
+        """The same against another baseline, whose time is known as exp(by) of this one's."""
+        return Estimate(self.mean + by, self.low + by, self.high + by, self.samples)
+
     @property
     def standard_error(self) -> float:
         return self.half_width / _NORMAL_QUANTILE

@@ -17,7 +17,7 @@ from kernelharness.channel import RunFlag
 from kernelharness.compare import Comparer
 from kernelharness.processes import Runner
 from kernelharness.protocol import CaseResult, Stage
-from kernelharness.timing import Estimate, Rule, estimate, noise_of
+from kernelharness.timing import Rule, estimate, noise_of
 from kernelharness.verdicts import Rejection, of_comparison, of_repetition, rejecting
 
 
@@ -171,14 +171,13 @@ class Trial:
 _SAID = {"given": "as the problem makes them", "mixed": "signs mixed, rescaled", "outliers": "some large values"}
 
 
-def _speedup_compile(case: CaseBench, found: dict[str, Estimate]) -> float | None:
-    if "compile" in found:
-        return math.exp(found["compile"].mean)
-    return math.exp(found["eager"].mean) * case.compile_ratio if case.compile_ratio else None
-
-
 def _case_result(case: CaseBench, samples: Samples, lead: str) -> CaseResult:
     found = {name: estimate(samples.ratios(name, CANDIDATE)) for name in case.baseline_ns}
+    baseline_ns = samples.call_ns(lead)
+    if case.compile_ratio is not None:
+        found["compile"] = found["eager"].shifted(math.log(case.compile_ratio))
+        if case.compile_ratio < 1:
+            lead, baseline_ns = "compile", baseline_ns * case.compile_ratio
     best = found[lead]
     ns = samples.call_ns(CANDIDATE)
     return CaseResult(
@@ -188,9 +187,9 @@ def _case_result(case: CaseBench, samples: Samples, lead: str) -> CaseResult:
         high=math.exp(best.high),
         speedup=math.exp(best.mean),
         baseline=lead,
-        baseline_ns=round(samples.call_ns(lead)),
+        baseline_ns=round(baseline_ns),
         speedup_eager=math.exp(found["eager"].mean),
-        speedup_compile=_speedup_compile(case, found),
+        speedup_compile=math.exp(found["compile"].mean) if "compile" in found else None,
         samples=best.samples,
         mean_log_ratio=best.mean,
         standard_error=best.standard_error,

@@ -24,7 +24,7 @@ from .judging import SCALED_ROWS, SCALED_ROWS_CASES, Judged, RunJudge
 
 @pytest.fixture(scope="session")
 def run_judge(tmp_path_factory: pytest.TempPathFactory) -> RunJudge:
-    """Run a real judge on candidates; compiled baselines are kept for the session."""
+    """Run a real judge on candidates; compiled code is kept for the session."""
     cache = tmp_path_factory.mktemp("cache")
 
     def run(
@@ -37,6 +37,7 @@ def run_judge(tmp_path_factory: pytest.TempPathFactory) -> RunJudge:
         tolerance: Tolerance | None = None,
         run_timeout_seconds: int = 20,
         torch_compile: str = "never",
+        compile_ratios: dict[str, float] | None = None,
         arguments: tuple[str, ...] = (),
     ) -> Judged:
         folder = tmp_path_factory.mktemp("batch")
@@ -50,6 +51,7 @@ def run_judge(tmp_path_factory: pytest.TempPathFactory) -> RunJudge:
             ),
             toolchain=Toolchain(language=language, arch="x86-64-v3", run_timeout_seconds=run_timeout_seconds),
             candidates=candidates,
+            compile_ratios=compile_ratios,
         )
         path = folder / "batch.json"
         path.write_text(batch.to_json())

@@ -137,7 +137,7 @@ def native(name: str, source: str) -> Candidate:
 
 
 def test_probe_tells_facts_header_and_both_baselines(run_judge: RunJudge) -> None:
-    judged = run_judge([], purpose=Purpose.PROBE, torch_compile="always")
+    judged = run_judge([], purpose=Purpose.PROBE, torch_compile="auto")
     assert judged.exit_code == 0
     assert judged.problem.verdict is Verdict.OK
     assert [case.case for case in judged.problem.cases] == ["wide", "tall", "hidden"]
@@ -162,16 +162,21 @@ def test_confirmation_sends_the_very_library_that_it_timed(run_judge: RunJudge) 
     assert hashlib.sha256(library).hexdigest() == result.binary_hash
 
 
-def test_known_slow_compile_baseline_is_left_out_of_a_search_batch(run_judge: RunJudge, tmp_path: Path) -> None:
-    cache = ("--cache", str(tmp_path))
-    run_judge([], purpose=Purpose.PROBE, torch_compile="always", arguments=cache)
-    (kept,) = tmp_path.glob("*.json")
-    kept.write_text(json.dumps(dict.fromkeys(json.loads(kept.read_text()), 2.0)))
-    judged = run_judge([cpp("one")], torch_compile="auto", arguments=cache)
-    compiled = [baseline for baseline in judged.baselines if baseline.arm == "compile"]
-    assert all("earlier batch" in baseline.note for baseline in compiled)
-    for case in judged.results["one"].cases:
-        assert case.speedup_compile == pytest.approx(2 * (case.speedup_eager or 0))
+def test_compile_baseline_that_the_batch_knows_is_not_run_again(run_judge: RunJudge) -> None:
+    judged = run_judge([cpp("one")], torch_compile="auto", compile_ratios={"wide": 2.0, "tall": 0.5})
+    assert all("not timed in this batch" in each.note for each in judged.baselines if each.arm == "compile")
+    wide, tall = judged.results["one"].cases
+    assert (wide.baseline, tall.baseline) == ("eager", "compile")
+    for case, ratio in ((wide, 2.0), (tall, 0.5)):
+        assert case.speedup_compile == pytest.approx(ratio * (case.speedup_eager or 0))
+        assert case.speedup == min(case.speedup_compile, case.speedup_eager or 0)
+        assert case.low <= case.speedup <= case.high
+
+
+def test_compile_baseline_that_the_probe_could_not_have_is_not_tried_again(run_judge: RunJudge) -> None:
+    judged = run_judge([cpp("one")], torch_compile="auto", compile_ratios={})
+    assert {each.note for each in judged.baselines if each.arm == "compile"} == {"the probe found none"}
+    assert all(case.speedup_compile is None for case in judged.results["one"].cases)
 
 
 def test_integer_inputs_several_outputs_and_scalars(run_judge: RunJudge) -> None:

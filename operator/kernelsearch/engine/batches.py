@@ -37,10 +37,21 @@ def to_request(inputs: SearchInputs, state: State, batch: BatchSubmitted, source
             toolchain=toolchain,
             hardware=to_hardware(profile),
             candidates=[Candidate(id=id, files=[File(path=path, content=sources[id])]) for id in batch.candidates],
+            compile_ratios=_compile_ratios(state, batch),
         ),
         attempt=batch.attempt,
         avoid_nodes=batch.avoid_nodes,
     )
+
+
+def _compile_ratios(state: State, batch: BatchSubmitted) -> dict[str, float] | None:
+    """What the probe found of torch.compile, for a search batch; probes and confirmations measure it themselves."""
+    probed = state.targets[batch.target].probed
+    if probed is None or batch.purpose is not Purpose.SEARCH:
+        return None
+    ns = {(baseline.case, baseline.arm): baseline.ns for baseline in probed.baselines}
+    times = {case: (ns.get((case, "eager")), ns.get((case, "compile"))) for case, _ in ns}
+    return {case: compiled / eager for case, (eager, compiled) in times.items() if eager and compiled}
 
 
 def to_events(

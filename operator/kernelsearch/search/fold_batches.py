@@ -98,13 +98,14 @@ def _note_batch(state: State, batch: BatchSubmitted, event: BatchDone) -> State:
     if not alone:
         fault = bool(event.infrastructure) or (bool(batch.candidates) and not answered)
         target = replace(target, infrastructure=(*target.infrastructure, fault)[-RECENT_BATCHES:])
-    target = _note_drift(target, event)
+    if batch.purpose is Purpose.CONFIRM:
+        target = _note_drift(target, event)
     return replace(state, targets={**state.targets, target.name: target})
 
 
 def _note_drift(target: TargetState, event: BatchDone) -> TargetState:
     """ln(speedup over eager / speedup over compile) is the ratio of the two baselines, whatever the candidate: on a
-    sound machine the same in every batch, however the machine's own speed wanders."""
+    sound machine the same in every confirmation, however the machine's own speed wanders."""
     ratios = [
         math.log(case.speedup_eager / case.speedup_compile)
         for result in event.results

@@ -197,7 +197,7 @@ class TargetState:
     infrastructure: tuple[bool, ...] = ()
     """Of the last batches: did the pod, not a candidate, fail?"""
     drift_first: tuple[float, ...] = ()
-    """ln(compile / eager baseline) of the first batches; with `drift_last` it shows a measurement that drifts."""
+    """ln(compile / eager baseline) of the first confirmations; with `drift_last` it shows a measurement that drifts."""
     drift_last: tuple[float, ...] = ()
 
     @property

@@ -22,7 +22,7 @@ FIRST_ALL_FAILED = 20
 PLATEAU_CANDIDATES = 40
 PLATEAU_SHARE = 0.35
 LARGEST_DRIFT = 0.03
-"""Of ln(ratio of the two baselines), between the first batches and the last."""
+"""Of ln(ratio of the two baselines), between the first confirmations and the last."""
 LARGEST_INFRASTRUCTURE_SHARE = 0.30
 ENOUGH_BATCHES = 20
 
@@ -93,7 +93,8 @@ def _suspicion(alive: list[TargetState]) -> str:
         if len(target.drift_last) == DRIFT_WINDOW:
             drift = median(target.drift_last) - median(target.drift_first)
             if abs(drift) > LARGEST_DRIFT:
-                return f"{target.name}: the two baselines drifted apart by {100 * drift:.3g} % since the first batches"
+                percent = f"{100 * drift:.3g} %"
+                return f"{target.name}: the two baselines drifted apart by {percent} since the first confirmations"
     return ""
 
 

@@ -114,13 +114,19 @@ class SimulatedEvaluator:
             results=tuple(judge(id, source) for id, source in candidates),
             hello=Hello(harness="simulated", device="simulated CPU"),
             problem=self.problem or facts,
-            baselines=(Baseline(case="default", arm="eager", ns=1000),),
+            baselines=BASELINES,
             artifacts={("", "problem.h"): b"// the header\n"}
             | {(id, "kernel.so"): f"library of {source}".encode() for id, source in candidates if confirming},
             node="node-1",
             device_seconds=1.0,
             log="simulated log\n",
         )
+
+
+BASELINES = (
+    Baseline(case="default", arm="eager", ns=1000),
+    Baseline(case="default", arm="compile", ns=1500),
+)
 
 
 def judge(id: str, source: str) -> Result:

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 
 import pytest
-from kernelharness.protocol import ProblemFact, Verdict
+from kernelharness.protocol import ProblemFact, Purpose, Verdict
 from kernelsearch.engine import Ended, Engine, ProblemChanged, PublishRefused, SearchInputs, Snapshot
 from kernelsearch.evaluate.base import BatchRequest, OnProgress, Progress
 from kernelsearch.llm.client import LlmClient
@@ -81,6 +81,21 @@ async def test_every_batch_is_forgotten_after_its_outcome_is_in_the_journal(worl
     await world.run()
     assert world.evaluator.forgotten == world.evaluator.runs
     assert world.evaluator.cancelled == ["uid-1"]
+
+
+async def test_search_batches_are_told_the_compile_baseline_and_confirmations_measure_it(world: World) -> None:
+    told: dict[Purpose, list[dict[str, float] | None]] = {}
+
+    def note(request: BatchRequest, on_progress: OnProgress) -> None:
+        told.setdefault(request.batch.purpose, []).append(request.batch.compile_ratios)
+
+    world.evaluator.before = note
+    await world.run()
+    assert told[Purpose.PROBE] == [None]
+    assert told[Purpose.SEARCH]
+    assert all(ratios == {"default": 1.5} for ratios in told[Purpose.SEARCH])
+    assert told[Purpose.CONFIRM]
+    assert not any(told[Purpose.CONFIRM])
 
 
 async def test_a_finished_search_taken_up_again_says_the_same_and_writes_nothing(world: World) -> None:

@@ -143,7 +143,7 @@ def test_harness_suspect_when_the_baselines_drift_apart(late: float, suspect: bo
     for number in range(1, 21):
         arms = 0.1 if number <= 10 else 0.1 + late
         id = f"c{number}-cpu"
-        events += [proposal(number), submitted(f"b{number}", id)]
+        events += [proposal(number), submitted(f"b{number}", id, purpose=Purpose.CONFIRM)]
         events += [BatchDone(at_ns=1, id=f"b{number}", results=(result(id, 0.1, arms=arms),))]
     found = ending(fold(events, state), START_NS)
     assert (found is not None and found.reason is StopReason.HARNESS_SUSPECT) is suspect
