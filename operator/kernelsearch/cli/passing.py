@@ -64,7 +64,8 @@ def run_until_told(main: Coroutine[Any, Any, _T]) -> _T:
                 task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, stop)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, say
+                loop.add_signal_handler(number, stop)
         return await main
 
     try:

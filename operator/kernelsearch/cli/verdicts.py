@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kernelharness.protocol import CaseFact, CaseResult, Hello, Result, Verdict
+from kernelharness.protocol import CaseFact, CaseResult, Hello, Result, TensorFact, Verdict
 
 from kernelsearch.search.prompts.measurements import findings, told
 from kernelsearch.search.prompts.text import duration, four, times
@@ -26,9 +26,9 @@ def device_lines(hello: Hello) -> Iterator[str]:
 def problem_lines(facts: Sequence[CaseFact]) -> Iterator[str]:
     """What is computed in each case, and how fast it can be at all."""
     for fact in facts:
-        tensors = [f"{tensor.name} {tensor.dtype}{tensor.shape}" for tensor in (*fact.inputs, *fact.outputs)]
+        taken, made = _tensors([*fact.inputs, *fact.parameters]), _tensors(fact.outputs)
         bound = f"; takes at least {duration(fact.t_min_ns)} ({fact.bound} bound)" if fact.t_min_ns else ""
-        yield f"case {fact.case}: {', '.join(tensors)}" + ("; checked, not timed" if fact.hidden else bound)
+        yield f"case {fact.case}: {taken} -> {made}" + ("; checked, not timed" if fact.hidden else bound)
 
 
 def headline(name: str, result: Result) -> str:
@@ -53,6 +53,10 @@ def result_lines(result: Result, facts: Sequence[CaseFact]) -> Iterator[str]:
 def header_lines(header: str) -> Iterator[str]:
     """The part of problem.h that is to be read; what implements it comes below a rule."""
     yield from header.partition(_RULE)[0].rstrip().split("\n")
+
+
+def _tensors(tensors: Sequence[TensorFact]) -> str:
+    return ", ".join(f"{tensor.name} {tensor.dtype}{tensor.shape}" for tensor in tensors)
 
 
 def _standing(result: Result) -> str:
