@@ -19,6 +19,7 @@ from pydantic import Field
 from kernelsearch.api.base import API_VERSION, ApiModel
 from kernelsearch.api.resources import KINDS, AcceleratorProfile, KernelSearch
 from kernelsearch.api.schema import object_schema
+from kernelsearch.api.search_spec import ProblemSpec
 from kernelsearch.api.strict_yaml import YamlDocument, YamlError, read_documents
 from kernelsearch.api.validation import FieldError, validate, with_defaults
 
@@ -159,6 +160,14 @@ def parse(content: Mapping[str, Any], where: str = "") -> KernelSearch | Acceler
     complete = with_defaults(schema, given)
     _raise_all(validate(schema, complete), where)
     return model.model_validate(complete)
+
+
+def parse_problem(content: Mapping[str, Any], where: str = "") -> ProblemSpec:
+    """A problem without a search, by the rules that spec.problem has. Raise DocumentError when they are violated."""
+    schema = object_schema(KernelSearch)["properties"]["spec"]["properties"]["problem"]
+    complete = with_defaults(schema, dict(content))
+    _raise_all(validate(schema, complete), where)
+    return ProblemSpec.model_validate(complete)
 
 
 def check_update(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[FieldError]:

@@ -17,6 +17,7 @@ from kernelsearch.api.resources import AcceleratorProfile
 from kernelsearch.api.search_spec import ProblemSpec
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
+_SUFFIXES = {"cpp": ".cpp", "cuda": ".cu", "hip": ".hip"}
 _MONEY = re.compile(r"(\d+)(?:\.(\d{1,6}))?", re.ASCII)
 
 
@@ -95,6 +96,11 @@ def to_toolchain(profile: AcceleratorProfile, language: str) -> Toolchain:
         compile_timeout_seconds=chosen.compile_timeout_seconds,
         run_timeout_seconds=chosen.run_timeout_seconds,
     )
+
+
+def source_suffix(language: str, file_suffix: str | None = None) -> str:
+    """Of a source file: `file_suffix`, the profile's own for this language, before what the language usually has."""
+    return file_suffix or _SUFFIXES.get(language, ".py")
 
 
 def to_hardware(profile: AcceleratorProfile) -> Hardware:

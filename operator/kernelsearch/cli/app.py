@@ -61,6 +61,42 @@ def check(file: File, llm_endpoint: Endpoint = None, llm_model: Model = None, ca
 
 
 @app.command()
+def evaluate(
+    problem: File,
+    candidates: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Kernels (.cpp, .cu, .py), judged in this order as one batch. None: the reference alone."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="An AcceleratorProfile, packaged or of the manifest.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="NAME", help="In place of the one that the candidates' suffix means.")
+    ] = None,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=DIM=N,...]", help="Only this case of the manifest, or one of these sizes. May be repeated."
+        ),
+    ] = None,
+    confirm: Annotated[bool, typer.Option("--confirm", help="As a new best is confirmed: more samples.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Judge kernels on this machine, exactly as a search would: verdict, times, and what the model would be told.
+
+    Without a candidate the reference is measured, and the header shown that a native kernel is written against.
+    Exit code: 0 every candidate is right (also one that is slower than the reference: the output says so), 6 a
+    candidate was rejected, 2 the command line or a file is wrong, 4 the problem cannot be judged, 5 this machine
+    cannot be used or came to no verdict, 130 interrupted.
+    """
+    from kernelsearch.cli.chosen import Wanted
+    from kernelsearch.cli.evaluate import evaluate_files
+
+    wanted = Wanted(profile, language, tuple(case or ()))
+    _exit(evaluate_files(problem, candidates or [], wanted, confirm=confirm, as_json=as_json))
+
+
+@app.command()
 def crds(
     directory: Annotated[Path, typer.Argument(help="Repository root.")] = Path(),
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when a file differs.")] = False,

@@ -7,8 +7,6 @@ checked and told, not only the first thing that is wrong.
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
 import time
 from pathlib import Path
 
@@ -20,14 +18,14 @@ from kernelsearch.cli.exits import CommandError, Exit
 from kernelsearch.cli.flags import Overrides
 from kernelsearch.cli.given import Given
 from kernelsearch.cli.models import ask_all
-from kernelsearch.cli.narrate import duration
+from kernelsearch.cli.narrate import reference_line
+from kernelsearch.cli.passing import passing_evaluator, run_until_told
 from kernelsearch.cli.run import resolve_file
 from kernelsearch.cli.views import open_console
 from kernelsearch.engine import SearchInputs, to_limits
 from kernelsearch.engine.batches import HEADER, to_events, to_request
 from kernelsearch.engine.calls import build
 from kernelsearch.evaluate.base import Evaluator
-from kernelsearch.evaluate.local import LocalEvaluator
 from kernelsearch.llm.client import LlmClient
 from kernelsearch.llm.pricing import highest_input_tokens
 from kernelsearch.search.actions import CallModel
@@ -49,7 +47,7 @@ def check_file(file: Path, overrides: Overrides) -> Exit:
     report.good(f"{file}: schema and rules hold, search {given.name}")
     for name, why in given.skipped.items():
         report.note(f"target {name}: not checked, {why}")
-    asyncio.run(_check(given, report))
+    run_until_told(_check(given, report))
     return Exit.FAILED if report.failed else Exit.DONE
 
 
@@ -80,8 +78,7 @@ async def _check(given: Given, report: Report) -> None:
     started = SearchStarted(at_ns=0, uid="check", name=given.name, problem_digest=inputs.problem_digest, seed=0)
     state = fold([started, LimitsChanged(at_ns=0, generation=1, limits=to_limits(given.spec))])
     prompt_tokens = 0
-    with tempfile.TemporaryDirectory(prefix="kernelsearch-check-") as folder:
-        evaluator = LocalEvaluator(Path(folder))
+    async with passing_evaluator() as evaluator:
         for target in given.spec.targets:
             state, tokens = await _probe(inputs, state, target.name, evaluator, report)
             prompt_tokens = max(prompt_tokens, tokens)
@@ -116,8 +113,7 @@ async def _probe(
         return state, 0
     report.good(f"target {target}: the problem runs on {known.probed.device}")
     for baseline in known.probed.baselines:
-        time_or_why = duration(baseline.ns) if baseline.ns is not None else baseline.note
-        report.good(f"target {target}: case {baseline.case}, {baseline.arm}: {time_or_why}")
+        report.good(f"target {target}: {reference_line(baseline)}")
     header = outcome.artifacts.get(("", HEADER), b"").decode()
     calls = [action for action in ask(state, time.time_ns()) if isinstance(action, CallModel)]
     first = next((action for action in calls if action.target == target), None)

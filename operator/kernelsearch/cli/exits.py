@@ -1,12 +1,13 @@
 """Exit codes of `kernelsearch`, and the one error that ends a command with a message instead of a traceback.
 
-0    done: a verified kernel was published (`run`), everything is in order (`check`)
+0    done: a verified kernel was published (`run`), everything is in order (`check`), every kernel is right (`evaluate`)
 1    a fault of the program: the traceback says where
 2    the command line or the file is wrong; nothing was run
 3    the search ended, and nothing verified is faster than the reference: nothing was published
 4    the search or the check failed: the problem cannot be judged, no model answers, every candidate fails
-5    this machine or its state folder cannot be used
-130  interrupted; the same command goes on where it stopped
+5    this machine or its state folder cannot be used, or it could not come to a verdict
+6    a kernel was rejected (`evaluate`)
+130  interrupted; `run` goes on where it stopped
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class Exit(IntEnum):
     NO_IMPROVEMENT = 3
     FAILED = 4
     UNUSABLE = 5
+    REJECTED = 6
     INTERRUPTED = 130
 
 

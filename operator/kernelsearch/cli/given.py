@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from pydantic import SecretStr
 from kernelsearch.api import API_VERSION, AcceleratorProfile, KernelSearch, KernelSearchSpec
 from kernelsearch.api.documents import DocumentError, Documents, load_documents, parse
 from kernelsearch.api.profiles import packaged_profiles
-from kernelsearch.api.translate import entry_file, problem_digest
+from kernelsearch.api.translate import TranslateError, entry_file, problem_digest
+from kernelsearch.cli.exits import CommandError, Exit
 from kernelsearch.cli.flags import Overrides
-from kernelsearch.cli.machine import Machine
+from kernelsearch.cli.machine import Machine, has_harness
 from kernelsearch.engine import SearchInputs, to_limits
 from kernelsearch.llm.client import ModelEndpoint
 
@@ -71,6 +73,21 @@ class Given:
         )
 
 
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Turn what is wrong with the file, or with this machine, into the CommandError that ends the command."""
+    if not has_harness():
+        raise CommandError(
+            Exit.UNUSABLE, "torch is not installed, and the judge needs it: pip install 'kernelsearch[harness]'"
+        )
+    try:
+        yield
+    except (DocumentError, TranslateError) as error:
+        raise CommandError(Exit.USAGE, str(error)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(Exit.USAGE, f"{file} cannot be read: {error}") from error
+
+
 def resolve(file: Path, overrides: Overrides, machine: Machine) -> Given:
     """Raise DocumentError with everything that is wrong, TranslateError when the problem's entry is not among its
     files or the policy has no such parameter, OSError when the file cannot be read."""
@@ -101,7 +118,6 @@ def _why_not(target: Any, profiles: Mapping[str, AcceleratorProfile], machine: M
 
 def _from_kernelbench(file: Path, overrides: Overrides, machine: Machine) -> KernelSearch:
     """The manifest that a bare problem file stands for: C++ on this machine's CPU."""
-    content = file.read_text(encoding="utf-8")
     if overrides.llm_endpoint is None or overrides.llm_model is None:
         raise DocumentError(
             [f"{file} is a problem without a manifest: say which model to ask with --llm-endpoint and --llm-model"]
@@ -113,13 +129,18 @@ def _from_kernelbench(file: Path, overrides: Overrides, machine: Machine) -> Ker
         "kind": "KernelSearch",
         "metadata": {"name": name},
         "spec": {
-            "problem": {"source": {"inline": [{"path": "reference.py", "content": content}]}},
+            "problem": bare_problem(file),
             "targets": [{"name": "cpu", "profile": profile, "language": "cpp"}],
             "llm": _llm({}, overrides),
             "budget": {"candidates": overrides.candidates or DEFAULT_CANDIDATES},
         },
     }
     return _parse(manifest, str(file))
+
+
+def bare_problem(file: Path) -> dict[str, Any]:
+    """A KernelBench file as spec.problem. Raise OSError or UnicodeDecodeError when it cannot be read."""
+    return {"source": {"inline": [{"path": "reference.py", "content": file.read_text(encoding="utf-8")}]}}
 
 
 def _cpu_profile(machine: Machine) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kernelharness.protocol import Result
+from kernelharness.protocol import Baseline, Result
 
 from kernelsearch.engine import Snapshot
 from kernelsearch.search.records import Candidate, TargetState
@@ -36,8 +36,8 @@ class Narrator:
         for target in state.targets.values():
             yield from self._target(target)
         for batch, progress in snapshot.progress.items():
-            if progress.result is not None:
-                yield from self._streamed(state, progress.result)
+            if isinstance(progress.said, Result):
+                yield from self._streamed(state, progress.said)
             elif progress.state != "Running" and (batch, progress.state, progress.message) not in self._waits:
                 self._waits.add((batch, progress.state, progress.message))
                 yield f"{progress.target}: {progress.state.lower()}, {progress.message}".removesuffix(", ")
@@ -52,8 +52,7 @@ class Narrator:
             self._targets.add((target.name, "probed"))
             yield f"{target.name}: {target.probed.device}"
             for baseline in target.probed.baselines:
-                time = duration(baseline.ns) if baseline.ns is not None else baseline.note or "does not run"
-                yield f"{target.name}: reference {baseline.arm}, case {baseline.case}: {time}"
+                yield f"{target.name}: {reference_line(baseline)}"
         if target.failed and (target.name, "failed") not in self._targets:
             self._targets.add((target.name, "failed"))
             yield f"{target.name}: failed, {target.failed.reason}: {target.failed.message}"
@@ -108,6 +107,12 @@ def describe(candidate: Candidate, result: Result | None) -> str:
     else:
         what, said = result.verdict.value, result.summary
     return f"{candidate.id:<10} {candidate.operator.value:<8} {what:<18} {one_line(said)}".rstrip()
+
+
+def reference_line(baseline: Baseline) -> str:
+    """One arm of the reference in one case: its time, or why it has none."""
+    time = duration(baseline.ns) if baseline.ns is not None else baseline.note or "does not run"
+    return f"reference {baseline.arm}, case {baseline.case}: {time}"
 
 
 def leading(state: State, target: TargetState) -> Candidate | None:

@@ -15,14 +15,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kernelsearch.api.documents import DocumentError
-from kernelsearch.api.translate import TranslateError
 from kernelsearch.cli.cost import highest_cost
 from kernelsearch.cli.exits import CommandError, Exit
 from kernelsearch.cli.flags import Overrides
 from kernelsearch.cli.folder import SearchFolder, uid_of
-from kernelsearch.cli.given import Given, resolve
-from kernelsearch.cli.machine import has_harness, this_machine
+from kernelsearch.cli.given import Given, reading, resolve
+from kernelsearch.cli.machine import this_machine
 from kernelsearch.cli.models import ask_all
 from kernelsearch.cli.narrate import Narrator
 from kernelsearch.cli.publisher import FolderPublisher
@@ -52,16 +50,8 @@ def run_search(file: Path, overrides: Overrides, out: Path, *, fresh: bool, yes:
 
 def resolve_file(file: Path, overrides: Overrides) -> Given:
     """What the command was given, for this machine. Raise CommandError."""
-    if not has_harness():
-        raise CommandError(
-            Exit.UNUSABLE, "torch is not installed, and the judge needs it: pip install 'kernelsearch[harness]'"
-        )
-    try:
+    with reading(file):
         return resolve(file, overrides, this_machine())
-    except (DocumentError, TranslateError) as error:
-        raise CommandError(Exit.USAGE, str(error)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(Exit.USAGE, f"{file} cannot be read: {error}") from error
 
 
 async def _run(console: Console, given: Given, folder: SearchFolder, *, fresh: bool, yes: bool) -> Exit:

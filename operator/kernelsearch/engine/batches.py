@@ -8,39 +8,59 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kernelharness.protocol import Batch, Candidate, File, Purpose
+from kernelharness.protocol import Batch, Candidate, File, Problem, Purpose
 
-from kernelsearch.api.translate import to_hardware, to_protocol_problem, to_toolchain
+from kernelsearch.api import AcceleratorProfile
+from kernelsearch.api.translate import source_suffix, to_hardware, to_protocol_problem, to_toolchain
 from kernelsearch.engine.inputs import SearchInputs
 from kernelsearch.evaluate.base import BatchOutcome, BatchRequest
 from kernelsearch.search.fold_candidates import failure_reason
 from kernelsearch.search.journal import BatchDone, BatchSubmitted, Event, TargetFailed, TargetProbed
 from kernelsearch.search.state import State
 
-_SUFFIXES = {"cpp": ".cpp", "cuda": ".cu", "hip": ".hip"}
 HEADER = "problem.h"
 
 
 def to_request(inputs: SearchInputs, state: State, batch: BatchSubmitted, sources: Mapping[str, str]) -> BatchRequest:
     """What the evaluator is asked. `sources`: candidate id -> source, for the batch's candidates."""
     limits = state.targets[batch.target].limits
-    profile = inputs.profiles[limits.profile]
-    toolchain = to_toolchain(profile, limits.language)
-    path = "kernel" + (toolchain.file_suffix or _SUFFIXES.get(limits.language, ".py"))
     return BatchRequest(
         search_uid=inputs.uid,
         target=batch.target,
-        batch=Batch(
-            id=batch.id,
-            purpose=batch.purpose,
-            problem=to_protocol_problem(inputs.spec.problem, inputs.files),
-            toolchain=toolchain,
-            hardware=to_hardware(profile),
-            candidates=[Candidate(id=id, files=[File(path=path, content=sources[id])]) for id in batch.candidates],
-            compile_ratios=_compile_ratios(state, batch),
+        batch=to_batch(
+            batch.id,
+            batch.purpose,
+            to_protocol_problem(inputs.spec.problem, inputs.files),
+            inputs.profiles[limits.profile],
+            limits.language,
+            {id: sources[id] for id in batch.candidates},
+            _compile_ratios(state, batch),
         ),
         attempt=batch.attempt,
         avoid_nodes=batch.avoid_nodes,
+    )
+
+
+def to_batch(
+    id: str,
+    purpose: Purpose,
+    problem: Problem,
+    profile: AcceleratorProfile,
+    language: str,
+    sources: Mapping[str, str],
+    compile_ratios: dict[str, float] | None = None,
+) -> Batch:
+    """The document that the judge reads. `sources`: candidate id -> source, judged in this order."""
+    toolchain = to_toolchain(profile, language)
+    path = "kernel" + source_suffix(language, toolchain.file_suffix)
+    return Batch(
+        id=id,
+        purpose=purpose,
+        problem=problem,
+        toolchain=toolchain,
+        hardware=to_hardware(profile),
+        candidates=[Candidate(id=id, files=[File(path=path, content=source)]) for id, source in sources.items()],
+        compile_ratios=compile_ratios,
     )
 
 

@@ -41,6 +41,9 @@ class BatchOutcome:
     message: str = ""
 
 
+Said = Hello | ProblemFact | Baseline | Result
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a batch stands, for people: why nothing runs, or which candidate is being judged."""
@@ -49,8 +52,8 @@ class Progress:
     state: str
     """Pending | Unschedulable | Queued | Running"""
     message: str = ""
-    result: Result | None = None
-    """A result seen while the batch still runs; advisory, it comes again in the outcome."""
+    said: Said | None = None
+    """What the judge just said, seen while the batch still runs; advisory, it comes again in the outcome."""
     reason: str = ""
     """What holds the batch up, CamelCase: Unschedulable, ImagePullBackOff, FailedCreate. Empty: nothing does."""
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from kernelharness.protocol import EXIT_BAD_INPUT, EXIT_DEVICE_FAULT, EXIT_DONE, LogError, Result, parse_line, parse_log
 
-from kernelsearch.evaluate.base import BatchOutcome, BatchRequest, OnProgress, Progress
+from kernelsearch.evaluate.base import BatchOutcome, BatchRequest, OnProgress, Progress, Said
 from kernelsearch.evaluate.deadline import deadline_seconds
 from kernelsearch.evaluate.process import ProcessId, kill_tree, wait_for_exit
 from kernelsearch.evaluate.transcript import read_outcome
@@ -175,17 +175,17 @@ def _is_finished(folder: Path) -> bool:
 
 
 async def _follow(judge: _Judge, folder: Path, request: BatchRequest, on_progress: OnProgress) -> bool:
-    """Report results as they appear until the judge ends. False when its deadline came first."""
+    """Report what the judge says as it appears until the judge ends. False when its deadline came first."""
     deadline = judge.started_at + deadline_seconds(request.batch)
-    results = _tail(folder / "log.jsonl")
+    lines = _tail(folder / "log.jsonl")
     seen = 0
     exited = asyncio.ensure_future(wait_for_exit(judge.process))
     try:
         while True:
             ended, _ = await asyncio.wait({exited}, timeout=_POLL_SECONDS)
-            for result in next(results):
-                seen += 1
-                on_progress(Progress(request.target, "Running", _position(seen, request), result))
+            for said in next(lines):
+                seen += isinstance(said, Result)
+                on_progress(Progress(request.target, "Running", _position(seen, request), said))
             if ended:
                 return True
             if time.time() > deadline:
@@ -196,19 +196,19 @@ async def _follow(judge: _Judge, folder: Path, request: BatchRequest, on_progres
             await exited
 
 
-def _tail(path: Path) -> Iterator[list[Result]]:
-    """Endless: each step gives the results in the lines that became whole since the last one."""
+def _tail(path: Path) -> Iterator[list[Said]]:
+    """Endless: each step gives what is to be told of the lines that became whole since the last one."""
     rest = b""
     with path.open("rb") as log:
         while True:
             *lines, rest = (rest + log.read()).split(b"\n")
-            results = []
+            told: list[Said] = []
             for line in lines:
                 # Advisory: what cannot be read now makes the whole log invalid in the end.
                 with contextlib.suppress(LogError):
-                    if isinstance(message := parse_line(line.decode(errors="replace")), Result):
-                        results.append(message)
-            yield results
+                    if isinstance(message := parse_line(line.decode(errors="replace")), Said):
+                        told.append(message)
+            yield told
 
 
 def _position(seen: int, request: BatchRequest) -> str:

@@ -18,9 +18,10 @@ from typing import Any
 
 from kernelharness.protocol import MAX_ARTIFACT_BYTES, PROTOCOL, CaseFact, Problem, Result, TensorFact
 
+from kernelsearch.api.translate import source_suffix
+
 FORMAT = 1
 MANIFEST = "manifest.json"
-_SUFFIXES = {"cpp": ".cpp", "cuda": ".cu", "hip": ".hip"}
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp64": "float64"}
 
 
@@ -109,7 +110,7 @@ def read_manifest(content: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def _target(kernel: VerifiedKernel, problem: Problem, content: dict[str, bytes]) -> dict[str, Any]:
-    source = f"{kernel.target}{_SUFFIXES.get(kernel.language, '.py')}"
+    source = f"{kernel.target}{source_suffix(kernel.language)}"
     content[source] = kernel.source.encode()
     if kernel.header:
         content[f"{kernel.target}.problem.h"] = kernel.header.encode()

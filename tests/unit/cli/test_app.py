@@ -32,7 +32,7 @@ def kernelsearch(*arguments: str, folder: Path) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize("command", ["run", "check", "evaluate"])
 def test_a_file_that_is_not_there_is_named(command: str, tmp_path: Path) -> None:
     done = kernelsearch(command, "nowhere.yaml", folder=tmp_path)
     assert done.returncode == Exit.USAGE

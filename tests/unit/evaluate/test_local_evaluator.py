@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernelharness.protocol import Batch, Candidate, File, Problem, Toolchain
+from kernelharness.protocol import Batch, Candidate, File, Problem, Result, Toolchain
 from kernelsearch.evaluate import local
 from kernelsearch.evaluate.base import BatchOutcome, BatchRequest, Progress
 from kernelsearch.evaluate.local import LocalEvaluator
@@ -101,7 +101,7 @@ async def test_results_are_shown_before_the_batch_ends(bench: Bench) -> None:
     shown = asyncio.Event()
 
     def on_progress(progress: Progress) -> None:
-        if progress.result is not None:
+        if isinstance(progress.said, Result):
             shown.set()
 
     task = asyncio.create_task(bench.evaluator().evaluate(bench.request({}, {"wait": gate}), on_progress))

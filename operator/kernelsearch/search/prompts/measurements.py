@@ -6,6 +6,7 @@ The facts are derived by rules from this kernel's own result, at most eight, the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kernelharness.protocol import CaseFact, CaseResult, Result, TensorFact
@@ -73,11 +74,22 @@ def describe(target: TargetState, candidate: Candidate, source: str) -> KernelLi
         source=source,
         speedup=times(candidate.speedup) if candidate.speedup is not None else "",
         cases=[_case_line(case) for case in cases[:MOST_CASES]],
-        facts=_facts(target, result, cases)[:MOST_FACTS] if result else [],
+        facts=findings(target.facts, result, cases) if result else [],
         verdict=result.verdict.value if result else "",
         stage=result.stage.value if result else "",
-        diagnostics=(result.diagnostics or result.summary) if result else "",
+        diagnostics=told(result) if result else "",
     )
+
+
+def told(result: Result) -> str:
+    """What a model reads of a kernel that was rejected."""
+    return result.diagnostics or result.summary
+
+
+def findings(facts: Sequence[CaseFact], result: Result, cases: Sequence[CaseResult]) -> list[str]:
+    """What follows from a result, the most telling first. `cases`: those of the result that may be spoken of."""
+    found = [*_resource_facts(result), *_bound_facts(facts, cases), *_balance_facts(cases), *_flag_facts(result)]
+    return found[:MOST_FACTS]
 
 
 def speedup_at_bound(target: TargetState) -> float | None:
@@ -125,10 +137,6 @@ def _case_line(case: CaseResult) -> str:
     )
 
 
-def _facts(target: TargetState, result: Result, cases: list[CaseResult]) -> list[str]:
-    return [*_resource_facts(result), *_bound_facts(target, cases), *_balance_facts(cases), *_flag_facts(result)]
-
-
 def _resource_facts(result: Result) -> list[str]:
     """Spills first: they explain most; then the other resources as they are."""
     found = []
@@ -143,11 +151,11 @@ def _resource_facts(result: Result) -> list[str]:
     return found
 
 
-def _bound_facts(target: TargetState, cases: list[CaseResult]) -> list[str]:
-    facts = {fact.case: fact for fact in target.facts}
+def _bound_facts(facts: Sequence[CaseFact], cases: Sequence[CaseResult]) -> list[str]:
+    by_case = {fact.case: fact for fact in facts}
     found = []
     for case in cases:
-        fact = facts.get(case.case)
+        fact = by_case.get(case.case)
         if fact is None or case.ns <= 0:
             continue
         rates = [f"{four(fact.bytes_min / case.ns)} GB/s of necessary traffic"] if fact.bytes_min else []
@@ -163,7 +171,7 @@ def _bound_facts(target: TargetState, cases: list[CaseResult]) -> list[str]:
     return found[:4]
 
 
-def _balance_facts(cases: list[CaseResult]) -> list[str]:
+def _balance_facts(cases: Sequence[CaseResult]) -> list[str]:
     found = []
     if len(cases) > 1:
         worst, best = min(cases, key=lambda c: c.speedup), max(cases, key=lambda c: c.speedup)
