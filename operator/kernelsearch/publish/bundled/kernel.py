@@ -192,7 +192,7 @@ class NativeKernel:
         key = f"{case['case']}@{address}"
         if key not in calls:
             specs = [_native.TensorSpec(*_fact(t)) for t in (*outputs, *tensors, *parameters)]
-            calls[key] = self._kernel.prepare(specs, _numbers(case), state=address)
+            calls[key] = self._kernel.prepare(specs, _numbers(case), block=address)
         call = calls[key]
         for index, tensor in enumerate((*outputs, *tensors, *parameters)):
             call.bind(index, tensor.data_ptr())
