@@ -46,6 +46,62 @@ def get_inputs():
 """
 """An integer input and an integer output: neither has a gradient. Two floating inputs do."""
 
+DIAGONAL_MANIFEST = """
+apiVersion: kernelsearch.dev/v1alpha1
+kind: KernelSearch
+metadata: {name: diagonal}
+spec:
+  problem:
+    source:
+      inline:
+      - path: reference.py
+        content: |
+          import torch
+          ROWS, COLUMNS = 384, 512
+          class Model(torch.nn.Module):
+              def __init__(self, rows):
+                  super().__init__()
+                  self.d = torch.nn.Parameter(torch.rand(rows) + 0.5)
+              def forward(self, x):
+                  return torch.diag(self.d) @ x
+          def get_inputs():
+              return [torch.randn(ROWS, COLUMNS)]
+          def get_init_inputs():
+              return [ROWS]
+    cases: [{name: train, dims: {ROWS: 384, COLUMNS: 512}, backward: true}]
+    seeds:
+    - language: cpp
+      content: |
+        #include "problem.h"
+        constexpr int REPEATS = 2;  // tune: 1, 2
+        extern "C" int64_t saved_size(int64_t ROWS, int64_t COLUMNS, int64_t rows) { return 0; }
+        extern "C" int forward(float* out, const float* x, const float* d, int64_t ROWS, int64_t COLUMNS, int64_t rows,
+                               void* saved, KernelContext& context) {
+          for (int64_t i = 0; i < ROWS; ++i)
+            for (int repeat = 0; repeat < REPEATS; ++repeat)
+              for (int64_t j = 0; j < COLUMNS; ++j) out[i * COLUMNS + j] = d[i] * x[i * COLUMNS + j];
+          return 0;
+        }
+        extern "C" int backward(float* grad_x, float* grad_d, const float* grad_out, const float* out, const float* x,
+                                const float* d, int64_t ROWS, int64_t COLUMNS, int64_t rows, const void* saved,
+                                KernelContext& context) {
+          for (int64_t i = 0; i < ROWS; ++i) {
+            double sum = 0;
+            for (int64_t j = 0; j < COLUMNS; ++j) {
+              const float g = grad_out[i * COLUMNS + j];
+              grad_x[i * COLUMNS + j] = g * d[i];
+              sum += (double)g * x[i * COLUMNS + j];
+            }
+            grad_d[i] = sum;
+          }
+          return 0;
+        }
+  targets: [{name: cpu, profile: x86-64-v3, language: cpp, batchSize: 2}]
+  budget: {candidates: 2}
+  verification: {repeats: 1}
+"""
+"""A whole search; the kernel wins by algebra, however busy the machine is."""
+
 BACKWARD = [Case(name="train", backward=True)]
 
 _LINEAR_HEAD = """

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +17,7 @@ from kernelharness.languages.signature import UnsupportedArgument
 from kernelharness.problem import UnsupportedProblem, load_case
 from kernelharness.protocol import Case, CaseFact, File, Problem, Purpose, Stage, Verdict
 
-from .backward import BACKWARD, GATHERED, LINEAR_GELU, gathered_cpp, linear_cpp, linear_python
+from .backward import BACKWARD, DIAGONAL_MANIFEST, GATHERED, LINEAR_GELU, gathered_cpp, linear_cpp, linear_python
 from .judging import Judged, RunJudge
 
 pytestmark = pytest.mark.timeout(1200)
@@ -217,6 +221,23 @@ def test_integer_inputs_and_outputs_have_no_gradient(run_judge: RunJudge) -> Non
     assert judged.results["right"].verdict is Verdict.OK, judged.results["right"].diagnostics
     assert judged.results["wrong"].verdict is Verdict.WRONG_VALUES
     assert "output 'grad_scale'" in judged.results["wrong"].diagnostics
+
+
+def test_run_publishes_a_kernel_that_trains(tmp_path: Path) -> None:
+    (tmp_path / "search.yaml").write_text(DIAGONAL_MANIFEST)
+    kernelsearch = Path(sys.executable).with_name("kernelsearch")
+    run = subprocess.run(
+        [kernelsearch, "run", "search.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    bundle = tmp_path / "out" / "diagonal" / "bundle"
+    check = [sys.executable, "kernel.py", "--check", "--seconds", "0.2"]
+    done = subprocess.run(check, cwd=bundle, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "target cpu, case train: equal (max abs error " in done.stdout
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    gradients = manifest["targets"][0]["cases"][0]["gradients"]
+    assert [each["name"] for each in gradients] == ["grad_x", "grad_d"]
 
 
 # -- what a case with backward is -----------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def _both_passes(
             leaf.grad = None
         return [*(output.detach() for output in outputs), *gradients]
 
-    calls = []
+    calls: list[Callable[[], list[torch.Tensor]]] = []
     for model in models:
         groups = {"input": of_inputs, "parameter": dict(model.named_parameters())}
         leaves = [groups[fact["gradient_of"]][_of(fact)].requires_grad_() for fact in case["gradients"]]
