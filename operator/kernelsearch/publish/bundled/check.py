@@ -79,7 +79,7 @@ def _check_case(kernel: ModuleType, target: Any, case: dict[str, Any], seconds: 
     if wrong:
         print(f"{name}: NOT EQUAL: {wrong}")
         return False
-    here = _measure(*calls, seconds)
+    here = _measure(calls[0], calls[1], seconds)
     was = f"published {case['speedup']:.2f}x over {case['baseline']}"
     print(f"{name}: equal (max abs error {largest:.3g}); {here:.2f}x faster than the eager reference here ({was})")
     return True
@@ -98,7 +98,7 @@ def _both_passes(
     def passes(model: Any, leaves: list[torch.Tensor]) -> list[torch.Tensor]:
         outputs = _tensors(model(*inputs))
         torch.autograd.backward([outputs[root] for root in roots], cotangents, inputs=leaves)
-        gradients = [leaf.grad for leaf in leaves]
+        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
         for leaf in leaves:
             leaf.grad = None
         return [*(output.detach() for output in outputs), *gradients]
