@@ -70,10 +70,10 @@ class Comparison:
 class Comparer:
     """Compares the outputs of one case, under one problem's tolerance."""
 
-    def __init__(self, tolerance: Tolerance, reduction_length: int = 1) -> None:
-        """`reduction_length`: how many terms one output sums up at most; see `reduction_length_of`."""
+    def __init__(self, tolerance: Tolerance, reduction_lengths: Sequence[int] = ()) -> None:
+        """`reduction_lengths`: how many terms an element of each output sums up at most; see `reduction_lengths_of`."""
         self._tolerance = tolerance
-        self._reduction_length = max(1, reduction_length)
+        self._reduction_lengths = reduction_lengths
 
     @property
     def allows_mismatches(self) -> bool:
@@ -97,9 +97,10 @@ class Comparer:
         worst = Comparison(Verdict.OK)
         for index, (mine, reference) in enumerate(zip(got, want, strict=True)):
             scale = given_rms[index] if given_rms is not None else None
-            found = replace(self._values(mine, reference, scale), output=index)
+            length = self._reduction_lengths[index] if self._reduction_lengths else 1
+            found = replace(self._values(mine, reference, scale, length), output=index)
             if found.ok and exact is not None and reference.is_floating_point():
-                found = self._precision(found, mine, reference, exact[index])
+                found = self._precision(found, mine, reference, exact[index], length)
             if not found.ok:
                 return found
             worst = replace(
@@ -111,7 +112,7 @@ class Comparer:
             )
         return worst
 
-    def limits(self, want: Tensor, given_rms: float | None = None) -> tuple[float, float]:
+    def limits(self, want: Tensor, given_rms: float | None = None, reduction_length: int = 1) -> tuple[float, float]:
         """(atol, rtol) for this output of the reference. Integers and booleans are exact unless told otherwise."""
         default = _DEFAULTS.get(want.dtype, 0.0)
         rtol = default if self._tolerance.rtol is None else self._tolerance.rtol
@@ -123,11 +124,11 @@ class Comparer:
             atol *= max(1.0, rms / given_rms)
         # Two honest orders of summation differ by this much where terms cancel; narrow types accumulate in float32.
         eps = torch.finfo(torch.float64 if want.dtype == torch.float64 else torch.float32).eps
-        atol = max(atol, _SUMMATION * eps * math.sqrt(self._reduction_length) * rms)
+        atol = max(atol, _SUMMATION * eps * math.sqrt(reduction_length) * rms)
         return min(atol, SPREAD_SHARE * spread), rtol
 
-    def _values(self, got: Tensor, want: Tensor, given_rms: float | None) -> Comparison:
-        atol, rtol = self.limits(want, given_rms)
+    def _values(self, got: Tensor, want: Tensor, given_rms: float | None, reduction_length: int) -> Comparison:
+        atol, rtol = self.limits(want, given_rms, reduction_length)
         bad, max_abs, mask_differs = 0, 0.0, False
         for _, mine, reference in _chunks(got, want):
             error = _error(mine, reference)
@@ -145,7 +146,9 @@ class Comparer:
             return passed
         return _explain(replace(passed, verdict=Verdict.WRONG_VALUES), got, want)
 
-    def _precision(self, found: Comparison, got: Tensor, want: Tensor, exact: Tensor) -> Comparison:
+    def _precision(
+        self, found: Comparison, got: Tensor, want: Tensor, exact: Tensor, reduction_length: int
+    ) -> Comparison:
         """rms error against float64 <= max(8 x the reference's own, 4 eps sqrt(reduction length) rms)."""
         mine = theirs = size = 0.0
         counted = 0
@@ -161,7 +164,7 @@ class Comparer:
             return found
         error, own, rms = (math.sqrt(total / counted) for total in (mine, theirs, size))
         eps = torch.finfo(want.dtype).eps
-        allowed = max(8 * own, _SUMMATION * eps * math.sqrt(self._reduction_length) * rms)
+        allowed = max(8 * own, _SUMMATION * eps * math.sqrt(reduction_length) * rms)
         verdict = Verdict.PRECISION if error > allowed else Verdict.OK
         return replace(found, verdict=verdict, rms_error=error, rms_allowed=allowed)
 
@@ -171,13 +174,12 @@ def rms_of(tensors: Sequence[Tensor]) -> list[float]:
     return [_scale_of(tensor)[0] if tensor.is_floating_point() else 0.0 for tensor in tensors]
 
 
-def reduction_length_of(fact: CaseFact) -> int:
-    """How many terms one output may sum up: the longest axis, or all elements that there are for one output."""
+def reduction_lengths_of(fact: CaseFact) -> list[int]:
+    """How many terms an element of each output may sum up: the longest axis, or its share of all elements there are."""
     tensors = [*fact.inputs, *fact.parameters]
     longest = max((max(tensor.shape, default=1) for tensor in tensors), default=1)
     elements = sum(math.prod(tensor.shape) for tensor in tensors)
-    results = sum(math.prod(tensor.shape) for tensor in fact.outputs)
-    return max(1, longest, elements // max(1, results))
+    return [max(1, longest, elements // max(1, math.prod(tensor.shape))) for tensor in fact.outputs]
 
 
 def places_inside(found: Comparison, got: Tensor, want: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """What a loaded case is: names, shapes, dtypes, scalars, bytes and operations, as the `CaseFact` that travels.
 
 The order here is the order of the native ABI (languages/README.md): inputs in forward() order, named_parameters then
-named_buffers, outputs then changed buffers. Runs the reference once, where `problem.py` runs.
+named_buffers, outputs then changed buffers; with backward, gradients by outputs follow the inputs, and gradients by
+inputs and parameters the outputs (gradients.py). Runs the reference once, where `problem.py` runs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kernelharness.gradients import gradient_facts
 from kernelharness.problem import LoadedCase, UnsupportedProblem, Value, bind_arguments, differs, run_model
 from kernelharness.protocol import CaseFact, TensorFact
+from kernelharness.slots import torch_dtype
 
 
 def describe(loaded: LoadedCase, seed: int = 0) -> CaseFact:
@@ -35,19 +39,24 @@ def describe(loaded: LoadedCase, seed: int = 0) -> CaseFact:
     single = len(outputs) == 1
     results = {"out" if single else f"out{index}": tensor for index, tensor in enumerate(outputs)}
     results |= {f"{name}_out": tensor for name, tensor in changed.items()}
-    everything = [*tensors.values(), *parameters.values(), *results.values()]
+    flops = counter.get_total_flops()
+    inputs_of, outputs_of = list(_facts(tensors)), list(_facts(results))
+    if loaded.case.backward:
+        cotangents, gradients, flops = gradient_facts(loaded.case.name, model, inputs, tensors, list(results), seed)
+        inputs_of, outputs_of = [*inputs_of, *cotangents], [*outputs_of, *gradients]
+    everything = [*inputs_of, *_facts(parameters), *outputs_of]
     return CaseFact(
         case=loaded.case.name,
         hidden=loaded.case.hidden,
         weight=loaded.case.weight,
-        inputs=list(_facts(tensors)),
+        inputs=inputs_of,
         parameters=list(_facts(parameters)),
-        outputs=list(_facts(results)),
+        outputs=outputs_of,
         returns=kinds[-1] if kinds else "",
         scalars={name: repr(value) for name, value in scalar_values(loaded, model, inputs).items()},
         dims=loaded.constants,
-        bytes_min=sum(tensor.numel() * tensor.element_size() for tensor in everything),
-        flops=counter.get_total_flops() or None,
+        bytes_min=sum(math.prod(each.shape) * torch_dtype(each.dtype).itemsize for each in everything),
+        flops=flops or None,
     )
 
 

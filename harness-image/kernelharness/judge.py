@@ -23,7 +23,7 @@ import torch
 from kernelharness import __version__, machine, processes
 from kernelharness.bench import AGAIN, Bench, CaseBench, Secret
 from kernelharness.channel import Order, OrderKind
-from kernelharness.compare import Comparer, reduction_length_of
+from kernelharness.compare import Comparer, reduction_lengths_of
 from kernelharness.compiler import Compiled, compile_candidate
 from kernelharness.devices.base import Ceilings, Device
 from kernelharness.languages.base import Language
@@ -312,7 +312,7 @@ class Judge:
         )
         tolerance = self.batch.problem.tolerance
         return Trial(
-            bench, runner, {case.index: Comparer(tolerance, reduction_length_of(case.fact)) for case in self.cases}
+            bench, runner, {case.index: Comparer(tolerance, reduction_lengths_of(case.fact)) for case in self.cases}
         )
 
     def _timed(self, candidate: Candidate, trial: Trial, walls: dict[str, float]) -> Result:

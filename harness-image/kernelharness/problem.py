@@ -17,11 +17,11 @@ import inspect
 import linecache
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,8 @@ Value = Tensor | Scalar | str | None | Sequence[Scalar]
 DEFAULT_CASE = Case(name="default")
 INIT_SEED = 42
 """`get_init_inputs` is called with this seed always: a constructor's arguments are part of the problem, not secret."""
+
+_Found = TypeVar("_Found")
 
 _DTYPES = {
     "float32": torch.float32,
@@ -101,15 +103,6 @@ class LoadedCase:
         outputs, changed = run_model(model, inputs, seed)
         return [*outputs, *changed.values()]
 
-    def reference_float64(self, model: nn.Module, inputs: Sequence[Value], seed: int = 0) -> list[Tensor] | None:
-        """The same in float64, for PRECISION; None when the model's code does not run in that type."""
-        wide = copy.deepcopy(model).double()
-        values = [v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for v in inputs]
-        try:
-            return self.reference(wide, values, seed)
-        except (RuntimeError, TypeError, ValueError):
-            return None
-
     def _place(self, value: Any) -> Value:
         if not isinstance(value, Tensor):
             return value  # type: ignore[no-any-return]
@@ -121,8 +114,6 @@ class LoadedCase:
 
 def load_case(problem: Problem, case: Case, device: str = "cpu") -> LoadedCase:
     """Execute the problem's entry file with the case's dims. Raises UnsupportedProblem, with what to change."""
-    if case.backward:
-        raise UnsupportedProblem(f"case {case.name!r} asks for backward; this harness judges forward() only")
     dtype = None
     if case.dtype is not None and (dtype := _DTYPES.get(case.dtype.removeprefix("torch."))) is None:
         raise UnsupportedProblem(f"case {case.name!r}: unknown dtype {case.dtype!r}; known: {', '.join(_DTYPES)}")
@@ -155,27 +146,53 @@ def run_model(model: nn.Module, inputs: Sequence[Value], seed: int = 0) -> tuple
 
     Used alike for references and for `ModelNew`. Raises UnsupportedProblem when the outputs are no tensors.
     """
-    before = dict(model.named_buffers())
-    versions = {name: buffer._version for name, buffer in before.items()}
-    saved = {name: buffer.clone() for name, buffer in before.items()}
     seed_everything(seed)
-    with torch.no_grad():
+    with torch.no_grad(), buffers_put_back(model) as changes:
         outputs = flatten_outputs(model(*inputs))
-        after = dict(model.named_buffers())
-        names = [
-            name
-            for name, buffer in after.items()
-            if name in saved
-            and (buffer is not before[name] or buffer._version != versions[name] or differs(buffer, saved[name]))
-        ]
-        changed = {name: after[name].clone() for name in names}
+        changed = changes()
         if changed:
             outputs = [output.clone() for output in outputs]  # one may be a buffer that is put back now
-        for name in names:
+    return outputs, changed
+
+
+def run_float64(
+    model: nn.Module, values: Sequence[Value], run: Callable[[nn.Module, list[Value]], _Found]
+) -> _Found | None:
+    """What `run` makes of the model in float64, for PRECISION; None when the model's code does not run in that type."""
+    wide = copy.deepcopy(model).double()
+    try:
+        return run(wide, [_widened(value) for value in values])
+    except (RuntimeError, TypeError, ValueError):
+        return None
+
+
+def _widened(value: Value) -> Value:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    return value.detach().double().requires_grad_(value.requires_grad)
+
+
+@contextmanager
+def buffers_put_back(model: nn.Module) -> Iterator[Callable[[], dict[str, Tensor]]]:
+    """Gives a function that returns the buffers that changed so far, by name; all are put back at the end."""
+    before = dict(model.named_buffers())
+    versions = {name: buffer._version for name, buffer in before.items()}
+    saved = {name: buffer.detach().clone() for name, buffer in before.items()}
+
+    def changes() -> dict[str, Tensor]:
+        return {
+            name: buffer.detach().clone()
+            for name, buffer in model.named_buffers()
+            if name in saved
+            and (buffer is not before[name] or buffer._version != versions[name] or differs(buffer, saved[name]))
+        }
+
+    yield changes
+    with torch.no_grad():
+        for name in changes():
             owner, _, leaf = name.rpartition(".")
             before[name].copy_(saved[name])
             setattr(model.get_submodule(owner), leaf, before[name])
-    return outputs, changed
 
 
 def differs(tensor: Tensor, other: Tensor) -> bool:

@@ -117,6 +117,7 @@ class Case(Input):
     dtype: str | None = None
     """float32 | float16 | bfloat16 (or fp32 | fp16 | bf16); None keeps what the file makes."""
     backward: bool = False
+    """Gradients are checked too, and one call is forward and backward."""
     hidden: bool = False
     """Never shown to the model, checked for correctness only."""
 
@@ -214,6 +215,9 @@ class TensorFact(Output):
     name: str
     shape: list[int]
     dtype: str
+    gradient_of: Literal["", "input", "parameter", "output"] = Field(default="", exclude_if=lambda kind: not kind)
+    """Not empty: a loss's gradient by the tensor of this kind that `name` says after `grad_`. Those by outputs are
+    inputs (cotangents, secret as all inputs are), those by inputs and parameters are outputs."""
 
 
 class CaseFact(Output):
@@ -238,6 +242,28 @@ class CaseFact(Output):
     """Speed of light of the function on this device, from measured ceilings."""
     bound: str = ""
     """memory | compute | unknown"""
+
+    @property
+    def backward(self) -> bool:
+        return any(tensor.gradient_of for tensor in self.outputs)
+
+    @property
+    def arguments(self) -> list[TensorFact]:
+        """`inputs` that forward() takes; the rest are cotangents."""
+        return [tensor for tensor in self.inputs if not tensor.gradient_of]
+
+    @property
+    def cotangents(self) -> list[TensorFact]:
+        return [tensor for tensor in self.inputs if tensor.gradient_of]
+
+    @property
+    def results(self) -> list[TensorFact]:
+        """`outputs` that forward() makes, then buffers that it changes; the rest are gradients."""
+        return [tensor for tensor in self.outputs if not tensor.gradient_of]
+
+    @property
+    def gradients(self) -> list[TensorFact]:
+        return [tensor for tensor in self.outputs if tensor.gradient_of]
 
 
 class ProblemFact(Output):

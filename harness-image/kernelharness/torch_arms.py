@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from kernelharness.channel import Board, Failure, Order, OrderKind, OutputReport, Reply, ReplyKind, pack_report
+from kernelharness.deferred import Deferred
 from kernelharness.facts import describe, parameter_tensors
+from kernelharness.gradients import TrainingCall, leaf_names, make_cotangents
 from kernelharness.hidden import derive_hidden_case
 from kernelharness.languages.pytorch import CandidateError, load_model
 from kernelharness.layout import layout_of, widened
-from kernelharness.problem import LoadedCase, UnsupportedProblem, flatten_outputs, load_case, run_model
+from kernelharness.problem import LoadedCase, UnsupportedProblem, flatten_outputs, load_case, run_float64, run_model
 from kernelharness.protocol import Case, CaseFact, Problem, TensorFact
 from kernelharness.runner import ArmError, Memory
 from kernelharness.slots import tensor_at
@@ -41,6 +43,8 @@ class TorchArm:
         """By case: forward()'s arguments, tensors as None."""
         self.loaded: dict[int, LoadedCase] = {}
         self.calls: dict[int, Call] = {}
+        self.deferred: Deferred | None = None
+        """Backward passes of the run; none when each follows its forward, as in timed runs."""
         self.seed: int = config["model_seed"]
         self.device = "cuda" if memory.is_device else "cpu"
         self.call: Call = _not_loaded
@@ -59,6 +63,19 @@ class TorchArm:
                 raise ArmError(Failure.UNSUPPORTED, str(error)) from error
         return self.loaded[case]
 
+    def make_values(self, case: int, seed: int) -> list[Any]:
+        """What a slot holds: forward()'s arguments, then cotangents."""
+        values = self.load_problem(case).make_inputs(seed)
+        self._require_gradients(case, [value for value in values if isinstance(value, Tensor)])
+        return [*values, *make_cotangents(self.facts[case], seed, self.device)]
+
+    def _require_gradients(self, case: int, tensors: Sequence[Tensor]) -> None:
+        """Of forward()'s arguments, which come first, where the case asks for them: they become autograd's leaves."""
+        fact = self.facts[case]
+        leaves = leaf_names(fact)
+        for tensor, argument in zip(tensors, fact.arguments, strict=False):
+            tensor.requires_grad_(argument.name in leaves)
+
     def load(self, case: int, state_offset: int) -> None:
         if case not in self.calls:
             self.calls[case] = self.make_call(case, state_offset)
@@ -67,19 +84,33 @@ class TorchArm:
     def make_call(self, case: int, state_offset: int) -> Call:
         raise NotImplementedError
 
+    def calling(self, case: int, model: Callable[..., Any], owner: nn.Module) -> Call:
+        """The model as a function of a slot's values. `owner`: the module itself, when `model` wraps it."""
+        fact = self.facts[case]
+        if not fact.backward:
+            return _eager(model, fact)
+        training = TrainingCall(model, owner, fact, len(self.arguments[case]))
+        return lambda values: training(values, self.deferred)
+
     def prepare(self, case: int, memory: str, offsets: Sequence[int]) -> list[list[Any]]:
         mapped = self.memory.map(memory)
+        self.deferred = Deferred() if memory == "gallery" else None
         fields = layout_of(self.facts[case].inputs).fields
         prepared: list[list[Any]] = []
         for offset in offsets:
-            tensors = iter([tensor_at(mapped, field, offset) for field in fields])
-            prepared.append([next(tensors) if value is None else value["value"] for value in self.arguments[case]])
+            tensors = [tensor_at(mapped, field, offset) for field in fields]
+            self._require_gradients(case, tensors)
+            rest = iter(tensors)
+            arguments = [next(rest) if value is None else value["value"] for value in self.arguments[case]]
+            prepared.append([*arguments, *rest])  # with backward, cotangents are left
         return prepared
 
     def copy(self, result: list[Tensor]) -> list[Tensor]:
-        return [tensor.clone() for tensor in result]
+        return result if self.deferred else [tensor.clone() for tensor in result]
 
     def report(self, results: list[list[Tensor]]) -> tuple[bytes, int]:
+        if self.deferred:
+            self.deferred.run()
         parts = [pack_report(self.where(tensor)) for result in results for tensor in result]
         return b"".join(parts), len(parts)
 
@@ -119,7 +150,8 @@ class ReferenceArm(TorchArm):
         self.models: dict[int, nn.Module] = {}
 
     def make_call(self, case: int, state_offset: int) -> Call:
-        return _eager(self.model(case), self.facts[case])
+        model = self.model(case)
+        return self.calling(case, model, model)
 
     def model(self, case: int) -> nn.Module:
         if case not in self.models:
@@ -132,7 +164,7 @@ class ReferenceArm(TorchArm):
         if order.kind == OrderKind.HIDDEN:
             return self._derive_hidden(order.b)
         if order.kind == OrderKind.GENERATE:
-            values = self.load_problem(order.a).make_inputs(order.b)
+            values = self.make_values(order.a, order.b)
             self._deliver([value for value in values if isinstance(value, Tensor)], self.facts[order.a].inputs, order.c)
         elif order.kind == OrderKind.STATE:
             tensors = parameter_tensors(self.model(order.a))
@@ -173,8 +205,9 @@ class ReferenceArm(TorchArm):
         return Reply(ReplyKind.READY, a=self.board.write_text(case.model_dump_json()))
 
     def _exact(self, order: Order) -> Reply:
-        inputs = self.prepare(order.a, order.memory, [order.b])[0]
-        exact = self.load_problem(order.a).reference_float64(self.model(order.a), inputs, self.seed)
+        values = self.prepare(order.a, order.memory, [order.b])[0]
+        self.deferred = None
+        exact = run_float64(self.model(order.a), values, lambda wide, given: self.calling(order.a, wide, wide)(given))
         if exact is None:
             return Reply(ReplyKind.READY, a=0)
         self._deliver(exact, widened(self.facts[order.a].outputs), 0)
@@ -204,13 +237,14 @@ class CompiledArm(TorchArm):
         loaded = self.load_problem(case)
         model = loaded.make_model(self.seed)
         compiled = torch.compile(model, dynamic=False)
-        inputs = loaded.make_inputs(self.seed)
+        call = self.calling(case, compiled, model)
+        values = self.make_values(case, self.seed)
         try:
-            compiled(*inputs)
-            compiled(*inputs)
+            call(values)
+            call(values)
         except Exception as error:
             raise ArmError(Failure.NOT_COMPILED, traceback.format_exception_only(error)[-1].strip()) from error
-        return _eager(compiled, self.facts[case])
+        return call
 
 
 class CandidateArm(TorchArm):
@@ -225,13 +259,13 @@ class CandidateArm(TorchArm):
         loaded = self.load_problem(case)
         try:
             model = load_model(self.source, self.filename, loaded, self.seed, self.state(case, state_offset))
+            return self.calling(case, model, model)
         except CandidateError as error:
             raise ArmError(Failure.LOAD, str(error)) from error
-        except MemoryError:
+        except (ArmError, MemoryError):
             raise
         except Exception as error:
             raise ArmError(Failure.LOAD, traceback.format_exc()) from error
-        return _eager(model, self.facts[case])
 
 
 def make(config: dict[str, Any], memory: Memory, board: Board) -> TorchArm:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from kernelharness import compare
-from kernelharness.compare import POISON_BYTE, Comparer, Comparison, Mismatch, reduction_length_of, rms_of
+from kernelharness.compare import POISON_BYTE, Comparer, Comparison, Mismatch, reduction_lengths_of, rms_of
 from kernelharness.protocol import CaseFact, TensorFact, Tolerance, Verdict
 
 
@@ -166,7 +166,7 @@ def test_half_precision_inside_a_float32_problem_is_precision() -> None:
     a, b = noise(64, 256), noise(256, 64, seed=1)
     want, exact = a @ b, a.double() @ b.double()
     got = (a.half().float() @ b.half().float()).contiguous()
-    comparer = Comparer(Tolerance(rtol=0.1, atol=0.1), reduction_length=256)
+    comparer = Comparer(Tolerance(rtol=0.1, atol=0.1), reduction_lengths=[256])
     found = comparer.compare([got], [want], [exact])
     assert found.verdict is Verdict.PRECISION
     assert found.rms_error > found.rms_allowed > 0
@@ -178,7 +178,7 @@ def test_another_order_of_summation_is_not_precision() -> None:
     got = torch.zeros(64, 64)
     for k in range(0, 4096, 8):
         got += a[:, k : k + 8] @ b[k : k + 8]
-    comparer = Comparer(Tolerance(rtol=1e-2, atol=1e-2), reduction_length=4096)
+    comparer = Comparer(Tolerance(rtol=1e-2, atol=1e-2), reduction_lengths=[4096])
     found = comparer.compare([got], [want], [exact])
     assert found.ok
     assert 0 < found.rms_error < found.rms_allowed
@@ -194,7 +194,7 @@ def test_scratch_does_not_grow_with_the_outputs(monkeypatch: pytest.MonkeyPatch)
     assert max(piece.numel() for _, piece, _ in compare._chunks(got, want)) == 128
 
 
-def test_reduction_length_is_the_longest_axis_or_what_one_output_can_see() -> None:
+def test_reduction_length_of_an_output_is_the_longest_axis_or_what_one_output_can_see() -> None:
     def fact(inputs: list[list[int]], outputs: list[list[int]]) -> CaseFact:
         return CaseFact(
             case="c",
@@ -202,5 +202,6 @@ def test_reduction_length_is_the_longest_axis_or_what_one_output_can_see() -> No
             outputs=[TensorFact(name="out", shape=shape, dtype="float32") for shape in outputs],
         )
 
-    assert reduction_length_of(fact([[8, 100], [100, 4]], [[8, 4]])) == 100
-    assert reduction_length_of(fact([[10, 20, 30]], [[]])) == 6000
+    assert reduction_lengths_of(fact([[8, 100], [100, 4]], [[8, 4]])) == [100]
+    assert reduction_lengths_of(fact([[10, 20, 30]], [[]])) == [6000]
+    assert reduction_lengths_of(fact([[10, 20, 30]], [[10, 20, 30], [5]])) == [30, 1200]

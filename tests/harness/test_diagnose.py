@@ -216,7 +216,7 @@ def test_shape_and_dtype_texts() -> None:
 def test_precision_text() -> None:
     a = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
     want, got = a @ a, (a.bfloat16() @ a.bfloat16()).float()
-    found = Comparer(Tolerance(rtol=0.1, atol=0.1), 64).compare([got], [want], [a.double() @ a.double()])
+    found = Comparer(Tolerance(rtol=0.1, atol=0.1), [64]).compare([got], [want], [a.double() @ a.double()])
     text = diagnose.of_comparison("out", "small", found, got, want)
     first, second = text.splitlines()
     assert first == "PRECISION in case 'small': " + EXPECTED[Verdict.PRECISION]

@@ -405,7 +405,7 @@ def test_state_is_prepared_once_and_read_in_forward(tmp_path: Path) -> None:
     spec = TensorSpec("float32", (4,))
     state = aligned((kernel.state_size([spec], [w.ctypes.data]),), np.uint8)
     kernel.init([spec], [w.ctypes.data], state.ctypes.data)
-    run(kernel, [out, x, w], state=state.ctypes.data)
+    run(kernel, [out, x, w], block=state.ctypes.data)
     assert out.tolist() == [6, 12, 18, 24]
 
 

@@ -10,7 +10,15 @@ import pytest
 import torch
 from kernelharness.facts import describe
 from kernelharness.hidden import derive_hidden_case, odd_sizes
-from kernelharness.problem import LoadedCase, UnsupportedProblem, adopt_state, cases_of, load_case, run_model
+from kernelharness.problem import (
+    LoadedCase,
+    UnsupportedProblem,
+    adopt_state,
+    cases_of,
+    load_case,
+    run_float64,
+    run_model,
+)
 from kernelharness.protocol import Case, CaseFact, File, Problem, TensorFact
 from torch import Tensor, nn
 
@@ -163,11 +171,6 @@ def test_file_that_is_no_problem_says_why(source: str, message: str) -> None:
         load(source)
 
 
-def test_backward_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedProblem, match="case 'case' asks for backward"):
-        load(LINEAR, backward=True)
-
-
 def test_missing_entry_lists_the_files() -> None:
     stated = problem(LINEAR).model_copy(update={"entry": "model.py"})
     with pytest.raises(UnsupportedProblem, match=re.escape("the problem has no file 'model.py'; it has reference.py")):
@@ -240,12 +243,12 @@ def test_new_model_gets_the_references_weights_when_they_fit() -> None:
 def test_float64_reference_is_exact_and_none_where_code_forbids_it() -> None:
     loaded = load(LINEAR)
     model, inputs = loaded.make_model(0), loaded.make_inputs(0)
-    exact = loaded.reference_float64(model, inputs)
+    exact = run_float64(model, inputs, loaded.reference)
     assert exact is not None
     assert exact[0].dtype == torch.float64
     torch.testing.assert_close(exact[0].float(), loaded.reference(model, inputs)[0])
     fixed = load(simple("return x @ torch.ones(8, 8)"))
-    assert fixed.reference_float64(fixed.make_model(0), fixed.make_inputs(0)) is None
+    assert run_float64(fixed.make_model(0), fixed.make_inputs(0), fixed.reference) is None
 
 
 def test_products_are_in_full_precision() -> None:

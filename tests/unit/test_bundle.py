@@ -257,7 +257,7 @@ def check(python: Serve) -> Check:
 
 
 def test_bundle_is_flat_and_complete(bundle: Bundle) -> None:
-    code = ["check.py", "kernel.py", "loading.py", "machine.py", "native.py"]
+    code = ["check.py", "kernel.py", "loading.py", "machine.py", "native.py", "training.py"]
     ours = ["cpu.cpp", "cpu.problem.h", "cpu.so.z", "manifest.json", "reference.py"]
     assert list(bundle.files) == sorted([*code, *ours])
     manifest = read_manifest(bundle.files)

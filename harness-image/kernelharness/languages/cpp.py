@@ -58,7 +58,7 @@ class Cpp(Language):
 def _link_message(link: re.Match[str]) -> str:
     if link["twice"]:
         return f"'{link['twice']}' is defined twice"
-    if link["symbol"] in ("forward", "init", "state_size"):
+    if link["symbol"] in ("forward", "backward", "init", "saved_size", "state_size"):
         return f"'{link['symbol']}' is not defined: define it exactly as problem.h declares it"
     return f"'{link['symbol']}' is not defined, and nothing beyond libc, libm, libstdc++ and libgomp is linked"
 

@@ -51,9 +51,11 @@ def _sections(name: str) -> list[str]:
 
 
 def _story(signature: Signature, facts: Sequence[CaseFact]) -> str:
-    lines = ["problem.h, generated from the problem: include it and define forward().", ""]
+    defined = "forward(), backward() and saved_size()" if signature.gradients else "forward()"
+    lines = [f"problem.h, generated from the problem: include it and define {defined}.", ""]
     lines += [*_case_table(signature, facts), ""]
-    rows = [(t.name, t.dtype, _shape(t), _role(t)) for t in signature.tensors]
+    shown = (*signature.tensors, *signature.cotangents, *signature.gradients)
+    rows = [(t.name, t.dtype, _shape(t), _role(t)) for t in shown]
     for scalar in signature.scalars:
         if not scalar.is_size:
             values = dict.fromkeys(fact.scalars[scalar.argument] for fact in facts if not fact.hidden)
@@ -66,7 +68,9 @@ def _story(signature: Signature, facts: Sequence[CaseFact]) -> str:
         "Tensors are contiguous, row-major, 64-byte aligned, and do not overlap. Write every element of every output.",
         "Return 0, or context.fail(...). Scratch memory: context.workspace(bytes).",
     ]
-    if signature.parameters:
+    if signature.gradients:
+        lines += _BACKWARD_STORY
+    elif signature.parameters:
         lines += [
             "Parameters do not change between calls. To prepare them once, untimed: #define KERNEL_STATE before",
             "including this file, define state_size() and init() as well, and read context.state in forward().",
@@ -88,7 +92,7 @@ def _case_table(signature: Signature, facts: Sequence[CaseFact]) -> list[str]:
 
 
 def _size_in(signature: Signature, fact: CaseFact, size: str) -> int:
-    shapes = [t.shape for t in (*fact.outputs, *fact.inputs, *fact.parameters)]
+    shapes = [t.shape for t in (*fact.results, *fact.arguments, *fact.parameters)]
     for argument, shape in zip(signature.tensors, shapes, strict=True):
         for name, value in zip(argument.shape, shape, strict=True):
             if name == size:
@@ -100,8 +104,25 @@ def _shape(tensor: TensorArgument) -> str:
     return "[" + ", ".join(str(size) for size in tensor.shape) + "]"
 
 
+_ROLES = {
+    "output": "output, to be written",
+    "cotangent": "input of backward(): the gradient by an output",
+    "gradient": "output of backward(), to be written",
+}
+
+
 def _role(tensor: TensorArgument) -> str:
-    return "output, to be written" if tensor.role == "output" else tensor.role
+    return _ROLES.get(tensor.role, tensor.role)
+
+
+_BACKWARD_STORY = [
+    "",
+    "forward() and then backward() are timed together as one call. forward() must finish its outputs; backward() gets",
+    "the gradients of a loss by them, any numbers, and sets every element of every gradient (it does not add).",
+    "saved: saved_size() bytes that belong to this call, 64-byte aligned, null when 0, contents undefined before",
+    "forward(): what it writes there, backward() reads. Nothing else may be kept between the two: many forward() calls",
+    "come before the first backward(), and parameters change between calls, so they cannot be prepared in advance.",
+]
 
 
 # -- for the compiler -----------------------------------------------------------------------------------------------
@@ -111,8 +132,14 @@ def _declarations(signature: Signature) -> str:
     pointers = [_pointer(tensor) for tensor in signature.tensors]
     sizes = [f"int64_t {size}" for size in signature.sizes]
     scalars = [f"{scalar.ctype} {scalar.name}" for scalar in signature.scalars if not scalar.is_size]
-    text = _function("int", "forward", [*pointers, *sizes, *scalars, "KernelContext& context"])
-    if signature.parameters:
+    saved = ["void* saved"] if signature.gradients else []
+    text = _function("int", "forward", [*pointers, *sizes, *scalars, *saved, "KernelContext& context"])
+    if signature.gradients:
+        pointers = [_pointer(tensor) for tensor in signature.backward_tensors]
+        rest = [*sizes, *scalars, "const void* saved", "KernelContext& context"]
+        text += _function("int", "backward", [*pointers, *rest])
+        text += _function("int64_t", "saved_size", [*sizes, *scalars] or ["void"])
+    elif signature.parameters:
         weights = [_pointer(tensor) for tensor in signature.parameters]
         weight_sizes = [f"int64_t {size}" for size in signature.parameter_sizes]
         text += "\n#ifdef KERNEL_STATE\n"
@@ -135,27 +162,33 @@ def _function(returns: str, name: str, arguments: Sequence[str]) -> str:
 
 
 def _pointer(tensor: TensorArgument) -> str:
-    return f"{tensor.ctype}* {tensor.name}" if tensor.role == "output" else f"const {tensor.ctype}* {tensor.name}"
+    return f"{tensor.ctype}* {tensor.name}" if tensor.is_written else f"const {tensor.ctype}* {tensor.name}"
 
 
 def _exports(signature: Signature) -> str:
-    scalars = list(signature.scalars)
-    text = _export(
-        "forward",
-        signature.tensors,
-        signature.sizes,
-        [f"call.scalar<{scalar.ctype}>({index})" for index, scalar in enumerate(scalars) if not scalar.is_size],
-        len(scalars),
-        "return forward({}, context);",
-        "call.open(context, 0, 1);",
-    )
+    values = [f"call.scalar<{each.ctype}>({at})" for at, each in enumerate(signature.scalars) if not each.is_size]
+    rest = (signature.sizes, values, len(signature.scalars))
+    if signature.gradients:
+        saved = "void* saved = call.open(context, 0, 1);"
+        return (
+            _export("forward", signature.tensors, *rest, "return forward({}, saved, context);", saved)
+            + _export("backward", signature.backward_tensors, *rest, "return backward({}, saved, context);", saved)
+            + _export("saved_size", signature.tensors, *rest, "call.give(saved_size({}));", "", passes_tensors=False)
+            + _refused_state("with backward, parameters change between calls: prepare them in forward()")
+        )
+    opening = "context.state = call.open(context, 0, 1);"
+    text = _export("forward", signature.tensors, *rest, "return forward({}, context);", opening)
     if not signature.parameters:
-        return f'{text}\n#ifdef KERNEL_STATE\n#error "this problem has no parameters to prepare"\n#endif\n'
+        return text + _refused_state("this problem has no parameters to prepare")
     tensors, sizes = signature.parameters, signature.parameter_sizes
     size = _export("state_size", tensors, sizes, [], 0, "call.give(state_size({}));", "")
     act = "return init({}, state, context);"
     init = _export("init", tensors, sizes, [], 0, act, "void* state = call.open(context, 1, 0);")
     return f"{text}\n#ifdef KERNEL_STATE\n{size}{init}#endif\n"
+
+
+def _refused_state(why: str) -> str:
+    return f'\n#ifdef KERNEL_STATE\n#error "{why}"\n#endif\n'
 
 
 def _export(
@@ -166,6 +199,8 @@ def _export(
     scalar_count: int,
     act: str,
     opening: str,
+    *,
+    passes_tensors: bool = True,
 ) -> str:
     """One exported function: check the arguments against a table, then make the plain call."""
     order = {size: -1 - index for index, size in enumerate(sizes)}
@@ -175,7 +210,8 @@ def _export(
         code, bits = DTYPES[tensor.dtype]
         shape = ", ".join(str(order[size] if isinstance(size, str) else size) for size in tensor.shape) or "0"
         rows.append(f'      {{"{tensor.name}", {code}, {bits}, {len(tensor.shape)}, {{{shape}}}}},')
-    pointers = [f"call.pointer<{tensor.ctype}>({index})" for index, tensor in enumerate(tensors)]
+    shown = tensors if passes_tensors else ()
+    pointers = [f"call.pointer<{tensor.ctype}>({index})" for index, tensor in enumerate(shown)]
     arguments = [*pointers, *(f"call.sizes[{index}]" for index in range(len(sizes))), *scalars]
     names = ", ".join(f'"{size}"' for size in sizes) or "nullptr"
     body = [line for line in (opening, act.format(", ".join(arguments))) if line]

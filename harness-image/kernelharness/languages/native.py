@@ -109,6 +109,10 @@ class PreparedCall:
         """Put tensor `index` (outputs first) at this address, which must be a multiple of ALIGNMENT."""
         self._tensors[index].data = address
 
+    def bind_block(self, address: int) -> None:
+        """Put the last argument, `block` of `NativeKernel.prepare`, at this address."""
+        self._arguments[self._count - 1].value.pointer = address or None
+
     def __call__(self) -> None:
         """Run the kernel. Raises NativeError with the kernel's text."""
         if self._function(None, self._arguments, self._count, ctypes.byref(self.result)) != 0:
@@ -149,10 +153,21 @@ class NativeKernel:
         tensors: Sequence[TensorSpec],
         scalars: Sequence[int | float | bool] = (),
         stream: int = 0,
-        state: int = 0,
+        block: int = 0,
+        symbol: str = "forward",
     ) -> PreparedCall:
-        """A call of `forward`: outputs, inputs, parameters; then scalars. `state` is the address that init filled."""
-        return PreparedCall(self, "forward", tensors, scalars, (stream, state))
+        """A call of `forward`: outputs, inputs, parameters; then scalars. `block` is the address that init filled.
+
+        Of a problem with backward, `block` is what forward saves for backward, the other `symbol`, which takes
+        gradients, cotangents, outputs, inputs, parameters; then scalars.
+        """
+        return PreparedCall(self, symbol, tensors, scalars, (stream, block))
+
+    def saved_size(self, tensors: Sequence[TensorSpec], scalars: Sequence[int | float | bool] = ()) -> int:
+        """Bytes that `forward` wants to save for `backward` in each call; tensors and scalars are forward's."""
+        call = PreparedCall(self, "saved_size", tensors, scalars, ())
+        call()
+        return int(call.result.value.integer)
 
     def state_size(self, parameters: Sequence[TensorSpec], addresses: Sequence[int]) -> int:
         """Bytes that `init` wants; the caller allocates them, 64-byte aligned."""

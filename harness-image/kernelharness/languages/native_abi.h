@@ -65,7 +65,7 @@ struct KernelContext {
   void* stream = nullptr;       ///< where device work goes; null on a CPU
   const void* state = nullptr;  ///< what init() wrote; null without KERNEL_STATE
 
-  /// A 64-byte aligned block that is yours until forward() returns, contents undefined; null when memory is out.
+  /// A 64-byte aligned block that is yours until this call returns, contents undefined; null when memory is out.
   /// Blocks are kept for later calls. Call it again for another block, at most 16 times.
   inline void* workspace(size_t bytes);
 
@@ -246,12 +246,10 @@ struct Call {
     result->integer = value;
   }
 
-  /// Reads the optional trailing arguments, given their places after the scalars; returns the state.
-  void* open(KernelContext& context, int stream, int state) const {
-    void* block = trailing(state);
+  /// Reads the optional trailing arguments, given their places after the scalars; returns the block: state or saved.
+  void* open(KernelContext& context, int stream, int block) const {
     context.stream = static_cast<decltype(context.stream)>(trailing(stream));
-    context.state = block;
-    return block;
+    return trailing(block);
   }
 
   void* trailing(int place) const {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kernelharness.protocol import CaseFact, TensorFact
 
@@ -34,7 +34,8 @@ continue decltype default delete do double dynamic_cast else enum explicit expor
 if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected public
 register reinterpret_cast return short signed sizeof static static_assert static_cast struct switch template this
 thread_local throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t while xor
-xor_eq context forward init state_size state kernelsearch errno assert NULL EOF INFINITY NAN half_t bfloat16_t
+xor_eq context forward init state_size state backward saved_size saved
+kernelsearch errno assert NULL EOF INFINITY NAN half_t bfloat16_t
 KernelContext int8_t int16_t int32_t int64_t uint8_t size_t stdin stdout stderr unix linux
 """
 """Words that no argument may be called: C++ keywords, and what problem.h defines."""
@@ -48,7 +49,7 @@ class UnsupportedArgument(ValueError):
 class TensorArgument:
     name: str
     role: str
-    """output | input | parameter"""
+    """output | input | parameter; with backward also gradient | cotangent | result, an output that backward() reads"""
     dtype: str
     shape: tuple[int | str, ...]
     """A number where every case has the same, else the name of the size."""
@@ -56,6 +57,10 @@ class TensorArgument:
     @property
     def ctype(self) -> str:
         return CTYPES[self.dtype]
+
+    @property
+    def is_written(self) -> bool:
+        return self.role in ("output", "gradient")
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,22 @@ class ScalarArgument:
 @dataclass(frozen=True)
 class Signature:
     tensors: tuple[TensorArgument, ...]
+    """Of forward()."""
     sizes: tuple[str, ...]
     scalars: tuple[ScalarArgument, ...]
     constants: dict[str, str]
     """Arguments that are text or None: shown, not passed."""
+    gradients: tuple[TensorArgument, ...] = ()
+    """Only with backward: what backward() writes."""
+    cotangents: tuple[TensorArgument, ...] = ()
+
+    @property
+    def backward_tensors(self) -> tuple[TensorArgument, ...]:
+        """Of backward(), in its order; none without it."""
+        if not self.gradients:
+            return ()
+        read = [replace(tensor, role="result") if tensor.role == "output" else tensor for tensor in self.tensors]
+        return (*self.gradients, *self.cotangents, *read)
 
     @property
     def parameters(self) -> tuple[TensorArgument, ...]:
@@ -89,11 +106,15 @@ class Signature:
 
 def signature_of(facts: Sequence[CaseFact]) -> Signature:
     """One signature for all cases, hidden ones included. Raises UnsupportedArgument naming what cannot be passed."""
+    if len({fact.backward for fact in facts}) > 1:
+        raise UnsupportedArgument("some cases ask for backward and some do not; make them two searches")
     taken = set(_RESERVED.split())
     groups = {
-        "output": [fact.outputs for fact in facts],
-        "input": [fact.inputs for fact in facts],
+        "output": [fact.results for fact in facts],
+        "input": [fact.arguments for fact in facts],
         "parameter": [fact.parameters for fact in facts],
+        "gradient": [fact.gradients for fact in facts],
+        "cotangent": [fact.cotangents for fact in facts],
     }
     named = [
         (role, _unique(tensor.name, taken), [_at(case, index, tensor.name) for case in per_case])
@@ -107,7 +128,9 @@ def signature_of(facts: Sequence[CaseFact]) -> Signature:
         shape = tuple(sizes.of([v.shape[axis] for v in variants], f"{name}_{axis}") for axis in range(rank))
         tensors.append(TensorArgument(name, role, dtype, shape))
     scalars, texts = _scalars(facts, sizes.values, taken)
-    return Signature(tuple(tensors), tuple(sizes.values), tuple(scalars), texts)
+    of_forward = tuple(tensor for tensor in tensors if tensor.role in ("output", "input", "parameter"))
+    gradients, cotangents = (tuple(t for t in tensors if t.role == role) for role in ("gradient", "cotangent"))
+    return Signature(of_forward, tuple(sizes.values), tuple(scalars), texts, gradients, cotangents)
 
 
 def scalar_arguments(fact: CaseFact) -> list[Scalar]:

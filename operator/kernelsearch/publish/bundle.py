@@ -75,7 +75,7 @@ def build_bundle(
     content: dict[str, bytes] = {}
     problem_files = {file.path: _flat(file.path, problem.entry) for file in problem.files}
     content |= {problem_files[file.path]: file.content.encode() for file in problem.files}
-    for script in ("check.py", "kernel.py", "loading.py", "machine.py"):
+    for script in ("check.py", "kernel.py", "loading.py", "machine.py", "training.py"):
         content[script] = files("kernelsearch.publish").joinpath("bundled", script).read_bytes()
     content["native.py"] = files("kernelharness").joinpath("languages", "native.py").read_bytes()
     targets = [_target(kernel, problem, content) for kernel in sorted(kernels, key=lambda kernel: kernel.target)]
@@ -167,9 +167,11 @@ def _cases(kernel: VerifiedKernel, problem: Problem) -> list[dict[str, Any]]:
                 "case": timed.case,
                 "dims": dict(case.dims) if case else {},
                 "dtype": _DTYPES.get(dtype, dtype),
-                "inputs": [_tensor(tensor) for tensor in fact.inputs],
+                "inputs": [_tensor(tensor) for tensor in fact.arguments],
                 "parameters": [_tensor(tensor) for tensor in fact.parameters],
-                "outputs": [_tensor(tensor) for tensor in fact.outputs],
+                "outputs": [_tensor(tensor) for tensor in fact.results],
+                "cotangents": [_tensor(tensor) for tensor in fact.cotangents],
+                "gradients": [_tensor(tensor) for tensor in fact.gradients],
                 "returns": fact.returns,
                 "scalars": dict(fact.scalars),
                 "ns": timed.ns,
@@ -187,7 +189,7 @@ def _cases(kernel: VerifiedKernel, problem: Problem) -> list[dict[str, Any]]:
 
 
 def _tensor(fact: TensorFact) -> dict[str, Any]:
-    return {"name": fact.name, "shape": list(fact.shape), "dtype": fact.dtype}
+    return fact.model_dump(mode="json")
 
 
 def _flat(path: str, entry: str) -> str:

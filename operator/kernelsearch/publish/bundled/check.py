@@ -13,6 +13,7 @@ import secrets
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -34,8 +35,7 @@ def main(kernel: ModuleType, arguments: Sequence[str]) -> int:
         for target in kernel.MANIFEST["targets"]:
             print(f"target {target['name']}: {target['language']} for {target['arch']}, {_speedup(target)}")
         return 0
-    with torch.inference_mode():
-        return _check(kernel, options.seconds)
+    return _check(kernel, options.seconds)
 
 
 def _check(kernel: ModuleType, seconds: float) -> int:
@@ -46,7 +46,8 @@ def _check(kernel: ModuleType, seconds: float) -> int:
             continue
         for case in target.known["cases"]:
             ran = True
-            equal = _check_case(kernel, target, case, seconds) and equal
+            with torch.inference_mode(not case["gradients"]):
+                equal = _check_case(kernel, target, case, seconds) and equal
     if not ran:
         print("no kernel of this bundle can run here; the reference is used")
         return 2
@@ -72,14 +73,48 @@ def _check_case(kernel: ModuleType, target: Any, case: dict[str, Any], seconds: 
         print(f"{name}: FAILED: {chosen}")
         return False
     tolerance = kernel.MANIFEST["problem"]["tolerance"]
-    wrong, largest = _differences(_tensors(model(*inputs)), _tensors(reference(*inputs)), tolerance)
+    calls = _both_passes(models, case, inputs) if case["gradients"] else [partial(each, *inputs) for each in models]
+    want, got = (_tensors(call()) for call in calls)
+    wrong, largest = _differences(got, want, tolerance)
     if wrong:
         print(f"{name}: NOT EQUAL: {wrong}")
         return False
-    here = _measure(lambda: reference(*inputs), lambda: model(*inputs), seconds)
+    here = _measure(calls[0], calls[1], seconds)
     was = f"published {case['speedup']:.2f}x over {case['baseline']}"
     print(f"{name}: equal (max abs error {largest:.3g}); {here:.2f}x faster than the eager reference here ({was})")
     return True
+
+
+def _both_passes(
+    models: Sequence[Any], case: dict[str, Any], inputs: list[Any]
+) -> list[Callable[[], list[torch.Tensor]]]:
+    """Both passes of each model, for equal gradients by outputs: outputs, then gradients in the manifest's order."""
+    cotangents = [torch.randn(fact["shape"], dtype=getattr(torch, fact["dtype"])) for fact in case["cotangents"]]
+    known = [fact["name"] for fact in case["outputs"]]
+    roots = [known.index(_of(fact)) for fact in case["cotangents"]]
+    tensors = (value for value in inputs if isinstance(value, torch.Tensor))
+    of_inputs = dict(zip((fact["name"] for fact in case["inputs"]), tensors, strict=True))
+
+    def passes(model: Any, leaves: list[torch.Tensor]) -> list[torch.Tensor]:
+        outputs = _tensors(model(*inputs))
+        torch.autograd.backward([outputs[root] for root in roots], cotangents, inputs=leaves)
+        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        for leaf in leaves:
+            leaf.grad = None
+        return [*(output.detach() for output in outputs), *gradients]
+
+    calls: list[Callable[[], list[torch.Tensor]]] = []
+    for model in models:
+        groups = {"input": of_inputs, "parameter": dict(model.named_parameters())}
+        leaves = [groups[fact["gradient_of"]][_of(fact)].requires_grad_() for fact in case["gradients"]]
+        calls.append(partial(passes, model, leaves))
+    return calls
+
+
+def _of(fact: dict[str, Any]) -> str:
+    """The tensor that a gradient is of."""
+    name: str = fact["name"]
+    return name.removeprefix("grad_")
 
 
 def _arguments(module: ModuleType) -> tuple[list[Any], dict[str, Any]]:

@@ -7,7 +7,8 @@
 
     python kernel.py --check           # proves equality with the reference here, and prints the speedup here
 
-A kernel is used where it was verified: on this architecture, for these shapes, dtypes and scalars, without gradients.
+A kernel is used where it was verified: on this architecture, for these shapes, dtypes and scalars, and with gradients
+only if its case has `backward`; then it is a step of autograd like any other (training.py), and training needs no more.
 Otherwise the reference runs, and one warning says why; `model.explain(*inputs)` says it at any time.
 """
 
@@ -35,8 +36,11 @@ ALIGNMENT = 64
 
 Case = dict[str, Any]
 """What the manifest says of one verified case."""
-Plan = tuple[int, Case] | str
-"""Which of `targets()` serves a call, as which case, or why none does. Plain data, so that a model can be copied."""
+Plan = tuple[int, Case, bool] | str
+"""Which of `targets()` serves a call, as which case, whether with gradients; or why none does.
+
+Plain data, so that a model can be copied.
+"""
 
 
 class NotApplicable(Exception):
@@ -66,6 +70,7 @@ MANIFEST: dict[str, Any] = json.loads((HERE / "manifest.json").read_text())
 _native = _load_sibling("native")
 _machine = _load_sibling("machine")
 _loading = _load_sibling("loading")
+_training = _load_sibling("training")
 
 
 def load_reference(dims: dict[str, int] | None = None, name: str = "kernelsearch_reference") -> ModuleType:
@@ -136,6 +141,11 @@ def _aligned(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
 
 
+def _block(nbytes: int) -> torch.Tensor:
+    block = torch.empty(max(nbytes, 1) + ALIGNMENT, dtype=torch.uint8)
+    return block[-block.data_ptr() % ALIGNMENT :]
+
+
 def _weights(module: torch.nn.Module) -> list[torch.Tensor]:
     """parameters() and then buffers(), without the generators that cost as much as a small kernel."""
     parameters: dict[torch.Tensor, None] = {}
@@ -172,32 +182,57 @@ class NativeKernel:
             case["case"]: [(shape, getattr(torch, dtype)) for dtype, shape in _facts(case["outputs"])]
             for case in target["cases"]
         }
+        self._saved_bytes: dict[str, int] = {}
         self._calls = threading.local()
         self._states: dict[tuple[Any, ...], tuple[torch.Tensor, list[torch.Tensor]]] = {}
 
-    def __call__(self, case: Case, tensors: list[torch.Tensor], parameters: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The outputs for contiguous, aligned tensors. Raises NotApplicable with the kernel's own words."""
-        parameters = [_aligned(tensor) for tensor in parameters]
-        tensors = [_aligned(tensor) for tensor in tensors]
+    def forward(
+        self, case: Case, tensors: list[torch.Tensor], parameters: list[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor | None]:
+        """(tensors and parameters as the kernel took them, outputs, what it saved for backward).
+
+        Raises NotApplicable with the kernel's own words.
+        """
+        tensors, parameters = ([_aligned(tensor) for tensor in group] for group in (tensors, parameters))
         try:
-            return self._run(case, tensors, parameters)
+            outputs = [torch.empty(shape, dtype=dtype) for shape, dtype in self._outputs[case["case"]]]
+            everything = [*outputs, *tensors, *parameters]
+            block = self._saved(case, everything) if case["gradients"] else self._state(parameters)
+            self._run("forward", case, everything, block)
         except _native.NativeError as error:
             raise NotApplicable(f"it failed: {error}") from error
+        return [*tensors, *parameters], outputs, block if case["gradients"] else None
 
-    def _run(self, case: Case, tensors: list[torch.Tensor], parameters: list[torch.Tensor]) -> list[torch.Tensor]:
-        outputs = [torch.empty(shape, dtype=dtype) for shape, dtype in self._outputs[case["case"]]]
-        state = self._state(parameters)
-        address = state.data_ptr() if state is not None else 0
+    def backward(
+        self, case: Case, cotangents: list[torch.Tensor], operands: list[torch.Tensor], saved: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """The gradients. `operands`: forward's outputs, then its tensors and parameters. Raises NotApplicable."""
+        gradients = [torch.empty(shape, dtype=getattr(torch, dtype)) for dtype, shape in _facts(case["gradients"])]
+        try:
+            self._run("backward", case, [*gradients, *(_aligned(each) for each in cotangents), *operands], saved)
+        except _native.NativeError as error:
+            raise NotApplicable(f"its backward() failed: {error}") from error
+        return gradients
+
+    def _run(self, symbol: str, case: Case, tensors: list[torch.Tensor], block: torch.Tensor | None) -> None:
         calls = self._calls.__dict__  # of this thread: a prepared call is not for two at once
-        key = f"{case['case']}@{address}"
+        key = f"{symbol} {case['case']}"
         if key not in calls:
-            specs = [_native.TensorSpec(*_fact(t)) for t in (*outputs, *tensors, *parameters)]
-            calls[key] = self._kernel.prepare(specs, _numbers(case), state=address)
+            specs = [_native.TensorSpec(*_fact(tensor)) for tensor in tensors]
+            calls[key] = self._kernel.prepare(specs, _numbers(case), symbol=symbol)
         call = calls[key]
-        for index, tensor in enumerate((*outputs, *tensors, *parameters)):
+        for index, tensor in enumerate(tensors):
             call.bind(index, tensor.data_ptr())
+        call.bind_block(block.data_ptr() if block is not None else 0)
         call()
-        return outputs
+
+    def _saved(self, case: Case, tensors: list[torch.Tensor]) -> torch.Tensor | None:
+        """A new block for what this call keeps for its backward; none when it keeps nothing."""
+        name = case["case"]
+        if name not in self._saved_bytes:
+            specs = [_native.TensorSpec(*_fact(tensor)) for tensor in tensors]
+            self._saved_bytes[name] = self._kernel.saved_size(specs, _numbers(case))
+        return _block(self._saved_bytes[name]) if self._saved_bytes[name] else None
 
     def _state(self, parameters: list[torch.Tensor]) -> torch.Tensor | None:
         """What the kernel prepared of these parameters, again whenever one of them changed."""
@@ -208,8 +243,7 @@ class NativeKernel:
             specs = [_native.TensorSpec(*_fact(p)) for p in parameters]
             addresses = [p.data_ptr() for p in parameters]
             size = self._kernel.state_size(specs, addresses)
-            block = torch.empty(max(size, 1) + ALIGNMENT, dtype=torch.uint8)
-            block = block[-block.data_ptr() % ALIGNMENT :]
+            block = _block(size)
             self._kernel.init(specs, addresses, block.data_ptr())
             # The parameters are kept with it, so that no other tensor can come to lie at their addresses.
             self._states = {stamp: (block, parameters)}
@@ -230,10 +264,14 @@ class PythonKernel:
         if tensors:
             model = model.to(device=tensors[0].device)
         model.train(owner.training)
+        trained = [(parameter, parameter.requires_grad) for parameter in owner.parameters()]
         try:
-            model.load_state_dict(owner.state_dict(), assign=True)
+            # The very parameters of the owner, so that gradients reach them.
+            model.load_state_dict(owner.state_dict(keep_vars=True), assign=True)
         except RuntimeError as error:
             raise NotApplicable("its parameters are not named like the reference's") from error
+        for parameter, is_trained in trained:
+            parameter.requires_grad_(is_trained)  # loading gave it what the kernel's own parameter has
         return model
 
 
@@ -254,8 +292,10 @@ class Target:
         except Exception as error:
             self.refusal = f"it cannot be loaded: {type(error).__name__}: {error}"
 
-    def case_for(self, tensors: list[torch.Tensor], parameters: list[torch.Tensor], scalars: dict[str, Any]) -> Case:
-        """The verified case that this call is. Raises NotApplicable."""
+    def case_for(
+        self, tensors: list[torch.Tensor], parameters: list[torch.Tensor], scalars: dict[str, Any], *, trains: bool
+    ) -> Case:
+        """The verified case that this call is; `trains`: it must give gradients too. Raises NotApplicable."""
         if self.kernel is None:
             raise NotApplicable(self.refusal)
         device = "cpu" if self.known["vendor"] == "cpu" else "cuda"
@@ -268,6 +308,9 @@ class Target:
             if mine != (_facts(case["inputs"]), _facts(case["parameters"])):
                 continue
             known: dict[str, str] = case["scalars"]
+            if known == values and trains and (missing := _without_gradient(case, tensors, parameters)):
+                nearest = missing
+                continue
             if known == values:
                 if not case["returns"] and isinstance(self.kernel, NativeKernel):
                     raise NotApplicable("the reference returns nested outputs")
@@ -278,6 +321,18 @@ class Target:
         shapes = ", ".join(f"{dtype}{list(shape)}" for dtype, shape in mine[0])
         count = len(self.known["cases"])
         raise NotApplicable(nearest or f"it was verified for {count} sets of shapes, and {shapes} is none of them")
+
+
+def _without_gradient(case: Case, tensors: list[torch.Tensor], parameters: list[torch.Tensor]) -> str:
+    """Why this case cannot give the gradients that are asked for; empty when it can."""
+    if not case["gradients"]:
+        return "gradients are wanted; call the model under torch.inference_mode()"
+    for kind, group in (("input", tensors), ("parameter", parameters)):
+        verified = _training.wanted(case, kind)
+        for fact, tensor in zip(case[f"{kind}s"], group, strict=True):
+            if tensor.requires_grad and fact["name"] not in verified:
+                return f"it was verified without the gradient of {kind} {fact['name']}"
+    return ""
 
 
 _targets: list[Target] = []
@@ -309,7 +364,7 @@ def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
             plan = self._plan(args, kwargs, weights)
             if not isinstance(plan, str):
                 try:
-                    return self._run(targets()[plan[0]], plan[1], args, kwargs, weights)
+                    return self._run(targets()[plan[0]], plan[1], plan[2], args, kwargs, weights)
                 except NotApplicable as why:
                     plan = f"target {targets()[plan[0]].name}: {why}"
             if plan not in self._warned:
@@ -327,32 +382,37 @@ def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
         def _plan(self, args: Any, kwargs: Any, weights: list[torch.Tensor]) -> Plan:
             values = [*args, *kwargs.values()]
             tensors = [*(value for value in values if isinstance(value, torch.Tensor)), *weights]
-            if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-                return "gradients are wanted; call the model under torch.inference_mode()"
-            forms = [(tensor.dtype, tensor.shape, tensor.device) for tensor in tensors]
+            trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+            forms = [(tensor.dtype, tensor.shape, tensor.device, trains and tensor.requires_grad) for tensor in tensors]
             others = [None if isinstance(value, torch.Tensor) else repr(value) for value in values]
             key = (*forms, *others, *kwargs)
             if key not in self._plans:
-                self._plans[key] = self._choose(args, kwargs, weights)
+                self._plans[key] = self._choose(args, kwargs, weights, trains)
             return self._plans[key]  # type: ignore[no-any-return]
 
-        def _choose(self, args: Any, kwargs: Any, weights: list[torch.Tensor]) -> Plan:
+        def _choose(self, args: Any, kwargs: Any, weights: list[torch.Tensor], trains: bool) -> Plan:
             named = _named(super().forward, args, kwargs)
             tensors = [value for value in named.values() if isinstance(value, torch.Tensor)]
             scalars = _scalars(named, _named(reference, *self._arguments))
             reasons = []
             for index, target in enumerate(targets()):
                 try:
-                    return index, target.case_for(tensors, weights, scalars)
+                    return index, target.case_for(tensors, weights, scalars, trains=trains), trains
                 except NotApplicable as why:
                     reasons.append(f"target {target.name}: {why}")
             return "; ".join(reasons) or "the bundle has no kernel"
 
-        def _run(self, target: Target, case: Case, args: Any, kwargs: Any, weights: list[torch.Tensor]) -> Any:
+        def _run(
+            self, target: Target, case: Case, trains: bool, args: Any, kwargs: Any, weights: list[torch.Tensor]
+        ) -> Any:
             if isinstance(target.kernel, NativeKernel):
                 values = args if not kwargs else _named(super().forward, args, kwargs).values()
                 tensors = [value for value in values if isinstance(value, torch.Tensor)]
-                return self._result(case, target.kernel(case, tensors, weights))
+                if trains:
+                    return self._result(
+                        case, _training.Step.apply(target.kernel, case, len(tensors), *tensors, *weights)
+                    )
+                return self._result(case, target.kernel.forward(case, tensors, weights)[1])
             assert isinstance(target.kernel, PythonKernel)
             known, model = self._python
             if model is None or [id(tensor) for tensor in known] != [id(tensor) for tensor in weights]:

@@ -123,6 +123,7 @@ def _stable(state: State, action: CallModel, context: PromptContext) -> dict[str
         if native
         else "BLOCK = 128  # tune: 64, 128, 256",
         "cases": measurements.case_lines(target),
+        "backward": any(fact.backward for fact in target.facts),
         "playbook": (*pick(context.language, context.arch, _bottleneck(target)), *context.knowledge),
     }
 
