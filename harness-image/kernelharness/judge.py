@@ -112,8 +112,7 @@ class Judge:
             try:
                 self._prepare()
             except ProblemRefused as refusal:
-                facts = [case.fact for case in self.cases]
-                self.log.write(ProblemFact(verdict=refusal.verdict, reason=refusal.reason, cases=facts))
+                self.log.write(ProblemFact(verdict=refusal.verdict, reason=refusal.reason))
             else:
                 for candidate in self.batch.candidates:
                     self.log.write(self._result(candidate))
@@ -174,7 +173,12 @@ class Judge:
         for case in self.cases:
             if reason := degenerate_reason_of(self.bench, case, self.batch.problem.tolerance):
                 raise ProblemRefused(Verdict.DEGENERATE_PROBLEM, f"case {case.fact.case!r}: {reason}")
-        self.log.write(ProblemFact(cases=[case.fact for case in self.cases]))
+        try:
+            self.log.write(ProblemFact(cases=[case.fact for case in self.cases]))
+        except ValueError as error:
+            names = sum(len(case.fact.parameters) for case in self.cases)
+            reason = f"too many tensors, {names} parameters over {len(self.cases)} cases: {error}; give it fewer cases"
+            raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, reason) from error
         for name, text in headers.items():
             for piece in to_artifacts("", name, text.encode()):
                 self.log.write(piece)

@@ -11,7 +11,17 @@ import json
 import os
 from pathlib import Path
 
-from kernelharness.protocol import MAX_CANDIDATE_BYTES, MAX_LINE_BYTES, MAX_LOG_BYTES, Artifact, Bye, Output, Result
+from kernelharness.protocol import (
+    MAX_CANDIDATE_BYTES,
+    MAX_LINE_BYTES,
+    MAX_LOG_BYTES,
+    MAX_PROBLEM_BYTES,
+    Artifact,
+    Bye,
+    Output,
+    ProblemFact,
+    Result,
+)
 
 _DIAGNOSTICS_FLOOR = 200
 
@@ -36,8 +46,9 @@ class Log:
             room = min(MAX_LINE_BYTES, MAX_CANDIDATE_BYTES - self._of_candidate.get(message.candidate, 0))
             line = _encode(_shorten(message, room))
             self._of_candidate[message.candidate] = self._of_candidate.get(message.candidate, 0) + len(line)
-        if len(line) > MAX_LINE_BYTES:
-            raise ValueError(f"a {type(message).__name__} of {len(line)} bytes does not fit a line of {MAX_LINE_BYTES}")
+        limit = MAX_PROBLEM_BYTES if isinstance(message, ProblemFact) else MAX_LINE_BYTES
+        if len(line) > limit:
+            raise ValueError(f"a {type(message).__name__} of {len(line)} bytes does not fit a line of {limit}")
         self._emit(line)
 
     def close(self, device_seconds: float) -> None:

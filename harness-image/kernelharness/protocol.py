@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 PROTOCOL = "v1"
 MAX_LINE_BYTES = 8 * 1024
 MAX_CANDIDATE_BYTES = 16 * 1024
+MAX_PROBLEM_BYTES = 64 * 1024
+"""Of the one line that tells what the problem is: networks have hundreds of parameters."""
 MAX_LOG_BYTES = 2 * 1024 * 1024
 MAX_ARTIFACT_BYTES = 256 * 1024
 """A compressed artifact beyond this is not sent; the result says so."""

@@ -132,6 +132,26 @@ UNSUPPORTED = CONSTANT.replace("torch.softmax(x, dim=1).sum(dim=1)", "x.to_spars
 BROKEN = CONSTANT.replace("torch.softmax(x, dim=1).sum(dim=1)", "x @ x")
 
 
+DEEP = """
+import torch
+import torch.nn as nn
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Linear(8, 8) for _ in range(80)))
+
+    def forward(self, x):
+        return self.layers(x) + x
+
+def get_inputs():
+    return [torch.randn(4, 8)]
+
+def get_init_inputs():
+    return []
+"""
+
+
 def native(name: str, source: str) -> Candidate:
     return Candidate(id=name, files=[File(path="kernel.cpp", content=source)])
 
@@ -177,6 +197,19 @@ def test_compile_baseline_that_the_probe_could_not_have_is_not_tried_again(run_j
     judged = run_judge([cpp("one")], torch_compile="auto", compile_ratios={})
     assert {each.note for each in judged.baselines if each.arm == "compile"} == {"the probe found none"}
     assert all(case.speedup_compile is None for case in judged.results["one"].cases)
+
+
+def test_network_with_hundreds_of_parameters_is_described_whole(run_judge: RunJudge) -> None:
+    judged = run_judge([], purpose=Purpose.PROBE, reference=DEEP, cases=[], language="pytorch")
+    assert judged.problem.verdict is Verdict.OK, judged.problem.reason
+    assert len(judged.problem.cases[0].parameters) == 2 * 80
+
+
+def test_problem_that_fits_no_line_is_refused_with_what_to_do(run_judge: RunJudge) -> None:
+    judged = run_judge([], purpose=Purpose.PROBE, reference=DEEP.replace("80", "800"), cases=[], language="pytorch")
+    assert judged.problem.verdict is Verdict.UNSUPPORTED_PROBLEM
+    assert "too many tensors, " in judged.problem.reason
+    assert "give it fewer cases" in judged.problem.reason
 
 
 def test_integer_inputs_several_outputs_and_scalars(run_judge: RunJudge) -> None:
