@@ -11,9 +11,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from statistics import median
 
-import torch
 from torch import Tensor
 
 from kernelharness.channel import MAX_REPORTS, Order, OrderKind, RunFlag
@@ -38,16 +38,21 @@ _DISTURBED_SHARE = 0.25
 
 
 class Secret:
-    """The source of everything that a candidate must not foresee. Lives in T only."""
+    """The source of everything that a candidate must not foresee. Lives in T only.
+
+    No generator of torch's: those begin with 32 bits of their seed, which a candidate could find by trying, and their
+    next numbers follow from those that it has seen.
+    """
 
     def __init__(self, entropy: bytes) -> None:
-        self._generator = torch.Generator().manual_seed(int.from_bytes(entropy[:8], "little") % 2**63)
+        self._key = entropy
+        self._drawn = 0
 
     def draw(self) -> int:
-        return int(torch.randint(0, 2**62, (), generator=self._generator))
-
-    def shuffled(self, count: int) -> list[int]:
-        return torch.randperm(count, generator=self._generator).tolist()
+        """A number below 2**62."""
+        self._drawn += 1
+        digest = blake2b(self._drawn.to_bytes(8, "little"), key=self._key, digest_size=8).digest()
+        return int.from_bytes(digest, "little") >> 2
 
 
 @dataclass
@@ -196,12 +201,17 @@ class Bench:
     def round(
         self, case: CaseBench, arms: dict[str, Runner], order: Sequence[str], calls: int, flags: int = 0
     ) -> dict[str, float]:
-        """Fresh secrets, then every arm once, in this order. All stand still on return."""
+        """Fresh secrets, then every arm once, in this order. All stand still on return.
+
+        `flags` are the candidate's: what its results need must not cost a baseline time, because nobody can see whether
+        the candidate really does it.
+        """
         self.fill_arena(case, calls)
         times: dict[str, float] = {}
         for name in order:
             self.device.evict(calls * case.inputs.stride)
-            times[name] = max(1.0, self.run(arms[name], flags) - case.fixed_cost_ns)
+            asked = flags if name == CANDIDATE else RunFlag.NONE
+            times[name] = max(1.0, self.run(arms[name], asked) - case.fixed_cost_ns)
         return times
 
     def call_ns(self, case: CaseBench, runner: Runner, flags: int = 0) -> float:

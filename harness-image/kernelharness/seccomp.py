@@ -26,7 +26,7 @@ _LOAD, _JUMP_EQUAL, _JUMP_BITS, _JUMP_GREATER_EQUAL, _RETURN, _AND = 0x20, 0x15,
 _OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_ARGS = 0, 4, 16
 _X32_BIT = 0x40000000
 _SET_MODE_FILTER, _TSYNC, _NEW_LISTENER, _TSYNC_ESRCH = 1, 1, 8, 16
-_CLONE_THREAD = 0x00010000
+_CLONE_THREAD, _CLONE_VFORK = 0x00010000, 0x00004000
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _FCNTL_COMMANDS = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC)
 _PR_SET_NAME, _PR_GET_NAME, _PR_GET_DUMPABLE, _PR_SET_VMA = 15, 16, 3, 0x53564D41
@@ -109,6 +109,18 @@ def _if_bits(index: int, bits: int, then: int, otherwise: int) -> list[_Instruct
     return [_argument(index), (_JUMP_BITS, 0, 1, bits), (_RETURN, 0, 0, then), (_RETURN, 0, 0, otherwise)]
 
 
+def _if_thread(then: int, otherwise: int) -> list[_Instruction]:
+    """A clone() makes a thread, and its caller does not wait for it: nothing but death ends that wait, so a process
+    with such a thread never stands still, and T would wait for ever."""
+    return [
+        _argument(0),
+        (_JUMP_BITS, 2, 0, _CLONE_VFORK),
+        (_JUMP_BITS, 0, 1, _CLONE_THREAD),
+        (_RETURN, 0, 0, then),
+        (_RETURN, 0, 0, otherwise),
+    ]
+
+
 def _if_equal(index: int, values: tuple[int, ...], then: int, otherwise: int) -> list[_Instruction]:
     block = [_argument(index)]
     for place, value in enumerate(values):
@@ -169,7 +181,7 @@ def runner_filter(pid: int, *, listener: bool, cuda: bool) -> bytes:
     # The commonest calls first: a filter is read from the top.
     for name in ("futex", "read", "write", "mmap", "munmap", "sendto", "recvfrom", "sched_yield"):
         assembler.on(name, _return(_RET_ALLOW))
-    assembler.on("clone", _if_bits(0, _CLONE_THREAD, _RET_ALLOW, hostile))
+    assembler.on("clone", _if_thread(_RET_ALLOW, hostile))
     assembler.on("clone3", _return(missing))
     assembler.on("tgkill", _if_equal(0, (pid,), _RET_ALLOW, hostile))
     assembler.on("open", _if_bits(1, _WRITE_FLAGS, read_only, _RET_ALLOW))

@@ -1,14 +1,17 @@
 """How T fills slots: tensors over shared memory, and fresh secret inputs from base sets at the price of one copy.
 
-A timed slot is never used twice. New inputs come from a base set by a keyed rotation, keyed signs and a keyed scale, so
-an answer remembered from an earlier slot is wrong, at one pass over memory. Tensors with structure (integers, masks,
-symmetric or sorted data, probabilities) would lose it that way: they are generated anew by E for every slot.
+A timed slot is never used twice. New inputs come from a base set by a keyed rotation and a keyed factor for each
+element, so an answer remembered, or put together, from earlier slots is wrong, at one pass over memory. Tensors with
+structure (integers, masks, symmetric or sorted data, probabilities) would lose it that way: they are generated anew by
+E for every slot.
 Neighbours: layout.py (where), devices/cpu.py (who holds the memory), torch_arms.py (E generates).
 """
 
 from __future__ import annotations
 
 import mmap
+import os
+import random
 from collections.abc import Sequence
 from math import prod
 from typing import Any, Protocol
@@ -18,10 +21,11 @@ from torch import Tensor
 
 from kernelharness.layout import Field
 
-_SIGN_PERIOD = 1 << 18
+_PATTERN = 1 << 18
+_PIECE = 1 << 16
+"""Elements that are multiplied at a time: their factors stay in a core's cache."""
 _GATHERED = 1 << 16
 """Elements of tensors up to which all slots are filled in one operation."""
-_SCALES = (0.5, 1.0)
 _INTEGER_OF = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 OUTLIER_SHARE = 1e-3
 OUTLIER_FACTOR = 30.0
@@ -131,16 +135,23 @@ def _has_constant_sums(tensor: Tensor) -> bool:
 
 
 class Refill:
-    """Keyed refilling of the slots of one case. The key never leaves T."""
+    """Keyed refilling of the slots of one case: every element by a factor of its own. The key never leaves T.
+
+    A factor is the sum of two patterns that begin anywhere, so that no sum over a slot, be it of squares, sizes or
+    logarithms, is made of sums that are known from other slots.
+    """
 
     def __init__(self, seed: int, *, signs: bool) -> None:
-        """`signs`: whether the reference stays finite when signs are flipped."""
-        self._random = torch.Generator().manual_seed(seed)
+        """`seed` makes the patterns, which slots reveal; everything else is drawn from the system for each slot.
+
+        `signs`: whether the reference stays finite when signs are flipped.
+        """
+        self._seed = seed
         self._signs = signs
-        self._patterns: dict[torch.dtype, Tensor] = {}
+        self._patterns: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
     def fill_stack(self, targets: Tensor, bases: Sequence[Tensor]) -> None:
-        """Every targets[i] = scale * signs * rotated(a base), all drawn anew for each i."""
+        """Every targets[i] = factors * rotated(a base), all drawn anew for each i."""
         count, elements = len(targets), bases[0].numel()
         if elements > _GATHERED:
             for target in targets:
@@ -150,50 +161,53 @@ class Refill:
         source = torch.stack([base.reshape(-1) for base in bases])
         doubled = torch.cat((source, source), dim=1)
         windows = doubled.unfold(1, elements, 1) if elements else doubled
-        chosen = torch.randint(0, len(bases), (count,), generator=self._random)
-        shifts = torch.randint(0, max(1, elements), (count,), generator=self._random)
-        scales = _SCALES[0] + (_SCALES[1] - _SCALES[0]) * torch.rand((count, 1), generator=self._random)
-        filled = windows[chosen, shifts] * scales.to(targets.dtype)
-        if self._signs:
-            starts = torch.randint(0, _SIGN_PERIOD - _GATHERED, (count,), generator=self._random)
-            filled *= self._pattern(targets.dtype).unfold(0, max(1, elements), 1)[starts]
+        filled = windows[_drawn(len(bases), count), _drawn(elements, count)]
+        coarse, fine = (pattern.unfold(0, max(1, elements), 1) for pattern in self._both(targets.dtype))
+        starts = _PATTERN - _GATHERED
+        filled *= coarse[_drawn(starts, count)] + fine[_drawn(starts, count)]
         targets.copy_(filled.view(targets.shape))
 
     def fill(self, target: Tensor, base: Tensor) -> None:
-        """target = scale * signs * rotated(base), all three drawn anew. Both contiguous, of one shape and dtype."""
+        """target = factors * rotated(base), both drawn anew. Both contiguous, of one shape and dtype."""
         out, source = target.view(-1), base.view(-1)
         count = out.numel()
         if count == 0:
             return
         shift = self._draw(count)
-        scale = self._draw_scale()
-        if not self._signs:
-            torch.mul(source[shift:], scale, out=out[: count - shift])
-            torch.mul(source[:shift], scale, out=out[count - shift :])
-            return
-        pattern = self._pattern(out.dtype) * scale
-        # Two pieces, because the source wraps around; each is multiplied by a pattern that begins anywhere.
+        # Two pieces, because the source wraps around.
         for piece, origin in ((out[: count - shift], source[shift:]), (out[count - shift :], source[:shift])):
-            self._multiply(piece, origin, pattern)
+            self._multiply(piece, origin)
 
-    def _multiply(self, out: Tensor, source: Tensor, pattern: Tensor) -> None:
-        half = _SIGN_PERIOD // 2
-        for begin in range(0, out.numel(), half):
-            end = min(begin + half, out.numel())
-            start = self._draw(half)
-            torch.mul(source[begin:end], pattern[start : start + end - begin], out=out[begin:end])
+    def _multiply(self, out: Tensor, source: Tensor) -> None:
+        coarse, fine = self._both(out.dtype)
+        for begin in range(0, out.numel(), _PIECE):
+            size = min(_PIECE, out.numel() - begin)
+            first, second = (self._draw(_PATTERN - _PIECE) for _ in range(2))
+            factors = coarse[first : first + size] + fine[second : second + size]
+            torch.mul(source[begin : begin + size], factors, out=out[begin : begin + size])
 
-    def _pattern(self, dtype: torch.dtype) -> Tensor:
+    def _both(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Sizes of 0.5 to 0.75, with signs where there may be any, and what is added to them: -0.25 to 0.25."""
         if dtype not in self._patterns:
-            bits = torch.randint(0, 2, (_SIGN_PERIOD,), generator=self._random)
-            self._patterns[dtype] = (bits * 2 - 1).to(dtype)
+            generator = torch.Generator().manual_seed(self._seed)
+            coarse, fine, odds = torch.rand((3, _PATTERN), generator=generator)
+            coarse = 0.5 + coarse / 4
+            if self._signs:
+                coarse = torch.where(odds < 0.5, coarse, -coarse)
+            self._patterns[dtype] = coarse.to(dtype), (fine / 2 - 0.25).to(dtype)
         return self._patterns[dtype]
 
-    def _draw_scale(self) -> float:
-        return _SCALES[0] + (_SCALES[1] - _SCALES[0]) * float(torch.rand((), generator=self._random))
-
     def _draw(self, bound: int) -> int:
-        return int(torch.randint(0, max(1, bound), (), generator=self._random))
+        return _system.randrange(max(1, bound))
+
+
+_system = random.SystemRandom()
+
+
+def _drawn(bound: int, count: int) -> Tensor:
+    """`count` secret numbers below `bound`."""
+    words = torch.frombuffer(bytearray(os.urandom(8 * count)), dtype=torch.int64)
+    return (words & (2**62 - 1)) % max(1, bound)
 
 
 def distort(tensor: Tensor, distribution: str, generator: torch.Generator) -> None:

@@ -16,9 +16,14 @@ from kernelharness.bench import AGAIN, CANDIDATE, Bench, CaseBench, Samples, blo
 from kernelharness.channel import RunFlag
 from kernelharness.compare import Comparer
 from kernelharness.processes import Runner
-from kernelharness.protocol import CaseResult, Stage
+from kernelharness.protocol import CaseResult, Stage, Verdict
 from kernelharness.timing import Rule, estimate, noise_of
 from kernelharness.verdicts import Rejection, of_comparison, of_repetition, rejecting
+
+_EXACT_EVERY = 4
+"""One timed round in so many is compared with float64 too."""
+_PLANS, _SLOW_START = 3, 4
+"""How often blocks are planned, at most, and how many times faster than expected calls may be."""
 
 
 @dataclass
@@ -82,32 +87,50 @@ class Trial:
             self.bench.run(self.runner, self.flags)
 
     def time(self, case: CaseBench, baselines: dict[str, Runner], rule: Rule) -> CaseResult:
-        """Blocks of interleaved rounds until the rule has enough. Raise Rejection, also for one wrong slot."""
+        """Blocks of interleaved rounds until the rule has enough. Raise Rejection, also for one wrong slot.
+
+        How long a block is follows from what the candidate's first calls took; when they were much slower than those
+        that are timed, blocks were too short to tell time in, and it begins again.
+        """
         self.stage = Stage.TIMING
         arms = {**baselines, CANDIDATE: self.runner}
         lead = min(case.baseline_ns, key=lambda name: case.baseline_ns[name])
         with rejecting(self.runner, case.fact):
-            slowest = max(case.baseline_ns["eager"], self.bench.call_ns(case, self.runner, self.flags))
-            calls, rounds = self.bench.plan(case, slowest, rule)
-            for runner in arms.values():
-                self.bench.show_arena(runner, case, calls)
-            self.bench.warm_up(case, arms, calls, self.flags)
-            self._compare_round(case, calls, exactly=True)
-            samples = Samples(list(arms), calls * rounds)
-            begin = time.perf_counter_ns()
-            for block in blocks(
-                self.bench, case, arms, calls, rounds, lambda: self._compare_round(case, calls), self.flags
-            ):
-                samples.add(block)
-                spent = time.perf_counter_ns() - begin
-                if rule.is_enough(samples.clean_ratios(lead, CANDIDATE), spent) or spent > rule.patience_ns:
+            expected = self.bench.call_ns(case, self.runner, self.flags)
+            for _ in range(_PLANS):
+                slowest = max(case.baseline_ns["eager"], expected)
+                samples = self._samples(case, arms, lead, slowest, rule)
+                expected = samples.call_ns(CANDIDATE)
+                if slowest < _SLOW_START * max(case.baseline_ns["eager"], expected):
                     break
+            else:
+                text = f"calls took {slowest:.0f} ns until they were timed, and {expected:.0f} ns then"
+                raise Rejection(Verdict.TIMING_MISMATCH, text)
         if samples.is_noisy:
             self.noisy = True
         if AGAIN in arms:
             # Two equal arms in the very blocks that the candidate ran in say best what these blocks can tell apart.
             case.noise = noise_of(samples.ratios("eager", AGAIN))
         return _case_result(case, samples, lead)
+
+    def _samples(self, case: CaseBench, arms: dict[str, Runner], lead: str, slowest_ns: float, rule: Rule) -> Samples:
+        calls, rounds = self.bench.plan(case, slowest_ns, rule)
+        for runner in arms.values():
+            self.bench.show_arena(runner, case, calls)
+        self.bench.warm_up(case, arms, calls, self.flags)
+        self._compare_round(case, calls, exactly=True)
+
+        def check() -> None:
+            self._compare_round(case, calls, exactly=self.bench.secret.draw() % _EXACT_EVERY == 0)
+
+        samples = Samples(list(arms), calls * rounds)
+        begin = time.perf_counter_ns()
+        for block in blocks(self.bench, case, arms, calls, rounds, check, self.flags):
+            samples.add(block)
+            spent = time.perf_counter_ns() - begin
+            if rule.is_enough(samples.clean_ratios(lead, CANDIDATE), spent) or spent > rule.patience_ns:
+                break
+        return samples
 
     def _run_gallery(self, case: CaseBench, count: int) -> list[list[Tensor]]:
         """By correctness set: the outputs."""
@@ -125,8 +148,8 @@ class Trial:
     def _compare_round(self, case: CaseBench, calls: int, *, exactly: bool = False) -> None:
         """All outputs of all slots of the round that just ended; everything stands still.
 
-        `exactly`: one slot, which the candidate cannot foresee, against float64 too: the precision of correctness sets
-        must be that of timed calls.
+        `exactly`: one slot against float64 too: the precision of correctness sets must be that of timed calls. Which
+        slot, and of which rounds, the candidate cannot foresee.
         """
         got = self.bench.device.read_outputs(self.runner, calls, case.fact.outputs)
         want = self.bench.collect(case, calls)

@@ -16,6 +16,8 @@ from kernelharness import isolation, landlock, seccomp, syscalls
 
 pytestmark = pytest.mark.skipif(not syscalls.NUMBERS, reason="no system call table for this architecture")
 
+THREAD, VFORK = 0x00010F00, 0x00004000
+"""clone()'s flags: a thread of this process; its maker waits, and no signal but SIGKILL ends that."""
 DENIED, ALLOWED, KILLED = "denied", "allowed", "killed"
 
 
@@ -63,6 +65,7 @@ def call(name: str, *arguments: int) -> Callable[[], object]:
 
 REPORTED = {
     "fork": call("clone", signal.SIGCHLD, 0, 0, 0, 0),
+    "a thread that is waited for": call("clone", THREAD | VFORK, 0, 0, 0, 0),
     "kill the parent": lambda: os.kill(os.getppid(), 0),
     "kill everybody": lambda: os.kill(-1, signal.SIGCONT),
     "tgkill of another": lambda: syscalls.call("tgkill", os.getppid(), os.getppid(), 0),

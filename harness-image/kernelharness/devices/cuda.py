@@ -318,10 +318,9 @@ class _DeviceRefill(Refill):
         count = target.numel()
         if count:
             key = self._draw(1 << 62) | 1 if self._signs else 0
+            scale = 0.5 + self._draw(1 << 24) / (1 << 25)
             name = str(target.dtype).removeprefix("torch.")
-            self._kernels.refill(
-                name, target.data_ptr(), base.data_ptr(), count, self._draw(count), key, self._draw_scale()
-            )
+            self._kernels.refill(name, target.data_ptr(), base.data_ptr(), count, self._draw(count), key, scale)
 
 
 def _median(values: list[float]) -> float:
