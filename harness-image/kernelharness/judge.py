@@ -197,9 +197,11 @@ class Judge:
             note = self._start_compiled()
         again = self._reference("again", "reference")
         arms = {**self.runners, "again": again}
+        # A probe's times and ratio stand for the whole search; everywhere else they are measured again with candidates.
+        rule = CONFIRMING if self.batch.purpose is Purpose.PROBE else SCREENING
         try:
             for case in self.timed_cases:
-                for baseline in time_baselines(self.bench, case, arms, SCREENING):
+                for baseline in time_baselines(self.bench, case, arms, rule):
                     self.log.write(baseline)
                 if known and case.fact.case in known:
                     case.compile_ratio = known[case.fact.case]

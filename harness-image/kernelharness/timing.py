@@ -71,7 +71,7 @@ class Rule:
 
 
 SCREENING = Rule(
-    0.02, 0.0, max_blocks=16, budget_ns=1_500_000_000, patience_ns=4_000_000_000, block_ns=10_000_000, slower_stops=True
+    0.02, 0.1, max_blocks=16, budget_ns=1_500_000_000, patience_ns=4_000_000_000, block_ns=6_000_000, slower_stops=True
 )
 CONFIRMING = Rule(
     0.005,
