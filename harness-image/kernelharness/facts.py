@@ -2,7 +2,7 @@
 
 The order here is the order of the native ABI (languages/README.md): inputs in forward() order, named_parameters then
 named_buffers, outputs then changed buffers; with backward, gradients by outputs follow the inputs, and gradients by
-inputs and parameters the outputs (gradients.py). Runs the reference once, where `problem.py` runs.
+inputs and parameters the outputs (gradients.py). Runs the reference twice, where `problem.py` runs.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kernelharness.channel import DTYPES
+from kernelharness.filter import randomness_reason
 from kernelharness.gradients import gradient_facts
 from kernelharness.problem import LoadedCase, UnsupportedProblem, Value, bind_arguments, differs, run_model
-from kernelharness.protocol import CaseFact, TensorFact
+from kernelharness.protocol import CaseFact, TensorFact, Tolerance
 from kernelharness.slots import torch_dtype
 
 
 def describe(loaded: LoadedCase, seed: int = 0) -> CaseFact:
-    """Run the reference once and say what it is. Raises UnsupportedProblem naming the argument at fault."""
+    """Run the reference, under two seeds, and say what it is. Raises UnsupportedProblem naming what is at fault."""
     model = loaded.make_model(seed)
     inputs = loaded.make_inputs(seed)
     tensors = input_tensors(model, inputs)
@@ -35,6 +37,9 @@ def describe(loaded: LoadedCase, seed: int = 0) -> CaseFact:
         if differs(tensor, before[name]):
             raise UnsupportedProblem(f"forward() writes to its argument {name!r}; clone it there first")
     _require_steady_scalars(loaded, model, inputs, seed)
+    again, changed_again = run_model(model, inputs, seed + 1)
+    if reason := randomness_reason([*outputs, *changed.values()], [*again, *changed_again.values()], Tolerance()):
+        raise UnsupportedProblem(reason)
     parameters = parameter_tensors(model)
     single = len(outputs) == 1
     results = {"out" if single else f"out{index}": tensor for index, tensor in enumerate(outputs)}
@@ -137,4 +142,7 @@ def _kind_of(result: Any) -> str:
 
 def _facts(tensors: Mapping[str, Tensor]) -> Iterator[TensorFact]:
     for name, tensor in tensors.items():
-        yield TensorFact(name=name, shape=list(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."))
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
+            raise UnsupportedProblem(f"tensor {name!r} is {dtype}; only {', '.join(DTYPES)} can be judged")
+        yield TensorFact(name=name, shape=list(tensor.shape), dtype=dtype)

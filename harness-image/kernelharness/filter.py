@@ -1,7 +1,8 @@
 """Refuses problems that say nothing: whatever is fast would be right, or an answer needs no work.
 
-Functions over outputs and inputs of the reference; the judge runs it for some seeds and asks here, once per problem.
-Each returns the reason, for DEGENERATE_PROBLEM, or an empty text.
+Functions over outputs and inputs of the reference, which is run for some seeds, once per problem. Each returns the
+reason or an empty text: `degenerate_reason` for DEGENERATE_PROBLEM, asked by reference.py; `randomness_reason` for
+UNSUPPORTED_PROBLEM, asked by facts.py.
 """
 
 from __future__ import annotations
@@ -37,10 +38,13 @@ def degenerate_reason(
 
 
 def randomness_reason(first: Sequence[Tensor], other_seed: Sequence[Tensor], tolerance: Tolerance) -> str:
-    """Why a native kernel cannot answer: equal inputs, other outputs, because forward() draws random numbers."""
+    """Why no kernel can answer: equal inputs, other outputs, because forward() draws random numbers.
+
+    A seed that all arms set before every call would make a Python kernel's numbers equal, and known beforehand.
+    """
     if Comparer(tolerance).compare(first, other_seed).ok:
         return ""
-    return "forward() draws random numbers: its outputs change with the seed; a native kernel cannot draw the same"
+    return "forward() draws random numbers, which no kernel can draw again; call eval(), or make them an input"
 
 
 def _reason(name: str, outputs: Sequence[Tensor], inputs: Sequence[Sequence[Tensor]], tolerance: Tolerance) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from kernelharness.protocol import (
     Baseline,
@@ -16,31 +17,11 @@ from kernelharness.protocol import (
     Result,
 )
 
-SCALED_ROWS = """
-import torch
-import torch.nn as nn
+PROBLEMS = Path(__file__).with_name("problems")
+"""Problem files of KernelBench's kind, each with what the judge must say of it in its first lines."""
 
-ROWS, COLUMNS = 96, 256
-
-
-class Model(nn.Module):
-    def __init__(self, columns, eps):
-        super().__init__()
-        self.weight = nn.Parameter(torch.rand(columns) + 0.5)
-        self.eps = eps
-
-    def forward(self, x):
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
-
-
-def get_inputs():
-    return [torch.rand(ROWS, COLUMNS)]
-
-
-def get_init_inputs():
-    return [COLUMNS, 1e-6]
-"""
-"""A normalisation with weights, in KernelBench's format."""
+SCALED_ROWS = (PROBLEMS / "scaled_rows.py").read_text()
+"""A normalisation with weights."""
 
 SCALED_ROWS_CASES = [Case(name="wide"), Case(name="tall", dims={"ROWS": 200, "COLUMNS": 64})]
 
