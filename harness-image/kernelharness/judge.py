@@ -177,7 +177,9 @@ class Judge:
             self.log.write(ProblemFact(cases=[case.fact for case in self.cases]))
         except ValueError as error:
             names = sum(len(case.fact.parameters) for case in self.cases)
-            reason = f"too many tensors, {names} parameters over {len(self.cases)} cases: {error}; give it fewer cases"
+            reason = (
+                f"too many tensors: {names} parameters over {len(self.cases)} cases; take a part of it, or fewer cases"
+            )
             raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, reason) from error
         for name, text in headers.items():
             for piece in to_artifacts("", name, text.encode()):

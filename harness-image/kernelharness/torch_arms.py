@@ -16,7 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kernelharness.channel import Board, Failure, Order, OrderKind, OutputReport, Reply, ReplyKind, pack_report
+from kernelharness.channel import (
+    BOARD_TEXT_BYTES,
+    Board,
+    Failure,
+    Order,
+    OrderKind,
+    OutputReport,
+    Reply,
+    ReplyKind,
+    pack_report,
+)
 from kernelharness.deferred import Deferred
 from kernelharness.facts import describe, parameter_tensors
 from kernelharness.gradients import TrainingCall, leaf_names, make_cotangents
@@ -191,7 +201,12 @@ class ReferenceArm(TorchArm):
         arguments = [None if isinstance(value, Tensor) else {"value": value} for value in values]
         self.facts[case], self.arguments[case] = fact, arguments
         known = {"fact": fact.model_dump(mode="json"), "arguments": arguments}
-        return Reply(ReplyKind.READY, a=self.board.write_text(json.dumps(known)))
+        text = json.dumps(known)
+        if len(text.encode()) > BOARD_TEXT_BYTES:
+            raise ArmError(
+                Failure.UNSUPPORTED, f"too many tensors: {len(fact.parameters)} parameters; take a part of it"
+            )
+        return Reply(ReplyKind.READY, a=self.board.write_text(text))
 
     def _derive_hidden(self, seed: int) -> Reply:
         """A case that nobody was shown, as one more case of this runner; no text when there can be none."""

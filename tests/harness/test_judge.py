@@ -205,11 +205,16 @@ def test_network_with_hundreds_of_parameters_is_described_whole(run_judge: RunJu
     assert len(judged.problem.cases[0].parameters) == 2 * 80
 
 
-def test_problem_that_fits_no_line_is_refused_with_what_to_do(run_judge: RunJudge) -> None:
-    judged = run_judge([], purpose=Purpose.PROBE, reference=DEEP.replace("80", "800"), cases=[], language="pytorch")
+@pytest.mark.parametrize(("layers", "cases"), [("300", ["one", "two"]), ("800", ["one"])])
+def test_network_with_too_many_parameters_is_refused_with_what_to_do(
+    run_judge: RunJudge, layers: str, cases: list[str]
+) -> None:
+    reference = DEEP.replace("80", layers)
+    named = [Case(name=name) for name in cases]
+    judged = run_judge([], purpose=Purpose.PROBE, reference=reference, cases=named, language="pytorch")
     assert judged.problem.verdict is Verdict.UNSUPPORTED_PROBLEM
-    assert "too many tensors, " in judged.problem.reason
-    assert "give it fewer cases" in judged.problem.reason
+    assert "too many tensors: " in judged.problem.reason
+    assert "take a part of it" in judged.problem.reason
 
 
 def test_integer_inputs_several_outputs_and_scalars(run_judge: RunJudge) -> None:
