@@ -19,6 +19,8 @@ from kernelsearch.search.journal import BatchDone, BatchSubmitted, Event, Target
 from kernelsearch.search.state import State
 
 HEADER = "problem.h"
+_MOST_NOISE_PERCENT = 10.0
+"""Of the probe's two eager arms, up to which its ratio of baselines is believed."""
 
 
 def to_request(inputs: SearchInputs, state: State, batch: BatchSubmitted, sources: Mapping[str, str]) -> BatchRequest:
@@ -65,9 +67,12 @@ def to_batch(
 
 
 def _compile_ratios(state: State, batch: BatchSubmitted) -> dict[str, float] | None:
-    """What the probe found of torch.compile, for a search batch; probes and confirmations measure it themselves."""
+    """What the probe found of torch.compile, for a search batch; probes and confirmations measure it themselves, and so
+    does every batch when the probe's machine was too busy to tell two copies of the reference apart."""
     probed = state.targets[batch.target].probed
     if probed is None or batch.purpose is not Purpose.SEARCH:
+        return None
+    if any((baseline.noise_percent or 0.0) > _MOST_NOISE_PERCENT for baseline in probed.baselines):
         return None
     ns = {(baseline.case, baseline.arm): baseline.ns for baseline in probed.baselines}
     times = {case: (ns.get((case, "eager")), ns.get((case, "compile"))) for case, _ in ns}

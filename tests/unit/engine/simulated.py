@@ -86,6 +86,7 @@ class SimulatedEvaluator:
     before: Callable[[BatchRequest, OnProgress], object] = lambda request, on_progress: None
     """Called as a batch starts; may return an awaitable to hold it."""
     problem: ProblemFact | None = None
+    baselines: tuple[Baseline, ...] = field(default_factory=lambda: BASELINES)
 
     async def evaluate(self, request: BatchRequest, on_progress: OnProgress) -> BatchOutcome:
         held = self.before(request, on_progress)
@@ -114,7 +115,7 @@ class SimulatedEvaluator:
             results=tuple(judge(id, source) for id, source in candidates),
             hello=Hello(harness="simulated", device="simulated CPU"),
             problem=self.problem or facts,
-            baselines=BASELINES,
+            baselines=self.baselines,
             artifacts={("", "problem.h"): b"// the header\n"}
             | {(id, "kernel.so"): f"library of {source}".encode() for id, source in candidates if confirming},
             node="node-1",

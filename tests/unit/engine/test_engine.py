@@ -15,7 +15,7 @@ from kernelsearch.search.journal import Paused, Published, Resumed, StopReason
 from kernelsearch.store.base import EpochFenced
 from kernelsearch.store.sqlite import SqliteStore
 
-from .simulated import SEED, KeepingPublisher, SimulatedEvaluator, inputs
+from .simulated import BASELINES, SEED, KeepingPublisher, SimulatedEvaluator, inputs
 
 
 class World:
@@ -96,6 +96,19 @@ async def test_search_batches_are_told_the_compile_baseline_and_confirmations_me
     assert all(ratios == {"default": 1.5} for ratios in told[Purpose.SEARCH])
     assert told[Purpose.CONFIRM]
     assert not any(told[Purpose.CONFIRM])
+
+
+async def test_a_ratio_from_a_disturbed_probe_is_not_believed(world: World) -> None:
+    told: list[dict[str, float] | None] = []
+
+    def note(request: BatchRequest, on_progress: OnProgress) -> None:
+        told.append(request.batch.compile_ratios)
+
+    world.evaluator.before = note
+    world.evaluator.baselines = tuple(each.model_copy(update={"noise_percent": 25.0}) for each in BASELINES)
+    await world.run()
+    assert len(told) > 2
+    assert not any(told)
 
 
 async def test_a_finished_search_taken_up_again_says_the_same_and_writes_nothing(world: World) -> None:
