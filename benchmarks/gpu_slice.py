@@ -46,12 +46,14 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], help="names, or parts of names, of candidates")
     parser.add_argument("--again", type=int, default=0, help="how many A/A runs: eager as the candidate")
     options = parser.parse_args()
-    chosen = [e for e in suite.entries() if not options.only or any(part in e.name for part in options.only)]
+    chosen = [e for e in suite.entries("gpu") if not options.only or any(part in e.name for part in options.only)]
     rows: list[dict[str, object]] = []
     facts: dict[str, object] = {}
     for (problem, language), group in suite.groups(chosen).items():
         name = f"{problem}-{language}"
-        messages, wall = judge(suite.batch(problem, language, [e.candidate() for e in group]), options.logs, name)
+        messages, wall = judge(
+            suite.batch("gpu", problem, language, [e.candidate() for e in group]), options.logs, name
+        )
         results = {message.candidate: message for message in messages if isinstance(message, Result)}
         facts |= _facts(messages, name, wall)
         rows += [_row(entry, results.get(entry.name)) for entry in group]
@@ -107,7 +109,7 @@ def _row(entry: suite.Entry, result: Result | None) -> dict[str, object]:
 def _again(logs: Path, number: int) -> list[dict[str, object]]:
     """Eager as the candidate: the interval should hold 1."""
     rows: list[dict[str, object]] = []
-    for entry in suite.entries():
+    for entry in suite.entries("gpu"):
         if entry.name.endswith("_eager"):
             # Equal sources are judged once, so each copy says something else.
             copies = [
@@ -122,7 +124,7 @@ def _again(logs: Path, number: int) -> list[dict[str, object]]:
                 )
                 for index in range(8)
             ]
-            batch = suite.batch(entry.problem, entry.language, copies)
+            batch = suite.batch("gpu", entry.problem, entry.language, copies)
             messages, _ = judge(batch, logs, f"again-{entry.name}-{number}")
             for message in messages:
                 if isinstance(message, Result):

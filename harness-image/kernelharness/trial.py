@@ -130,6 +130,7 @@ class Trial:
             spent = time.perf_counter_ns() - begin
             if rule.is_enough(samples.clean_ratios(lead, CANDIDATE), spent) or spent > rule.patience_ns:
                 break
+        self._compare_round(case, calls, exactly=True)
         return samples
 
     def _run_gallery(self, case: CaseBench, count: int) -> list[list[Tensor]]:

@@ -37,8 +37,8 @@ pytestmark = [
 @cache
 def _judged(problem: str, language: str) -> list[Message]:
     """One judge for all candidates of this problem and language."""
-    group = suite.groups(suite.entries())[problem, language]
-    batch = suite.batch(problem, language, [entry.candidate() for entry in group])
+    group = suite.groups(suite.entries("gpu"))[problem, language]
+    batch = suite.batch("gpu", problem, language, [entry.candidate() for entry in group])
     command = [sys.executable, "-m", "kernelharness", "judge", "--batch", "-", "--torch-compile", "never"]
     done = subprocess.run(command, input=batch.to_json(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -49,7 +49,7 @@ def _results(problem: str, language: str) -> dict[str, Result]:
     return {message.candidate: message for message in _judged(problem, language) if isinstance(message, Result)}
 
 
-@pytest.mark.parametrize("entry", suite.entries(), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", suite.entries("gpu"), ids=lambda entry: entry.name)
 def test_verdict_is_the_one_that_the_file_asks_for(entry: suite.Entry) -> None:  # type: ignore[name-defined]
     result = _results(entry.problem, entry.language)[entry.name]
     assert result.verdict.value in entry.expect, result.diagnostics

@@ -1,4 +1,4 @@
-"""The fixture that runs a real judge through its command line."""
+"""The fixtures that run a real judge through its command line."""
 
 from __future__ import annotations
 
@@ -19,13 +19,33 @@ from kernelharness.protocol import (
     parse_log,
 )
 
-from .judging import SCALED_ROWS, SCALED_ROWS_CASES, Judged, RunJudge
+from .judging import SCALED_ROWS, SCALED_ROWS_CASES, JudgeBatch, Judged, RunJudge
 
 
 @pytest.fixture(scope="session")
-def run_judge(tmp_path_factory: pytest.TempPathFactory) -> RunJudge:
-    """Run a real judge on candidates; compiled code is kept for the session."""
+def judge_batch(tmp_path_factory: pytest.TempPathFactory) -> JudgeBatch:
+    """Run a real judge on a batch; compiled code is kept for the session."""
     cache = tmp_path_factory.mktemp("cache")
+
+    def run(batch: Batch, torch_compile: str = "never", arguments: tuple[str, ...] = ()) -> Judged:
+        folder = tmp_path_factory.mktemp("batch")
+        path = folder / "batch.json"
+        path.write_text(batch.to_json())
+        command = [sys.executable, "-m", "kernelharness", "judge", "--batch", str(path), "--cache", str(cache)]
+        command += ["--torch-compile", torch_compile]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=folder, check=False)
+        try:
+            messages = parse_log(done.stdout) if done.stdout else []
+        except LogError as error:
+            pytest.fail(f"{error}; exit code {done.returncode}; it said: {done.stderr[-3000:]}")
+        return Judged(messages, done.returncode, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_judge(judge_batch: JudgeBatch) -> RunJudge:
+    """The same for candidates, of SCALED_ROWS when nothing else is said."""
 
     def run(
         candidates: list[Candidate],
@@ -40,7 +60,6 @@ def run_judge(tmp_path_factory: pytest.TempPathFactory) -> RunJudge:
         compile_ratios: dict[str, float] | None = None,
         arguments: tuple[str, ...] = (),
     ) -> Judged:
-        folder = tmp_path_factory.mktemp("batch")
         batch = Batch(
             id="batch",
             purpose=purpose,
@@ -53,15 +72,6 @@ def run_judge(tmp_path_factory: pytest.TempPathFactory) -> RunJudge:
             candidates=candidates,
             compile_ratios=compile_ratios,
         )
-        path = folder / "batch.json"
-        path.write_text(batch.to_json())
-        command = [sys.executable, "-m", "kernelharness", "judge", "--batch", str(path), "--cache", str(cache)]
-        command += ["--torch-compile", torch_compile]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=folder, check=False)
-        try:
-            messages = parse_log(done.stdout) if done.stdout else []
-        except LogError as error:
-            pytest.fail(f"{error}; exit code {done.returncode}; it said: {done.stderr[-3000:]}")
-        return Judged(messages, done.returncode, done.stderr)
+        return judge_batch(batch, torch_compile, arguments)
 
     return run

@@ -107,3 +107,6 @@ class Judged:
 
 RunJudge = Callable[..., Judged]
 """The fixture `run_judge`: candidates in, a whole run of the command line out."""
+
+JudgeBatch = Callable[..., Judged]
+"""The fixture `judge_batch`: a batch document in, the same out."""

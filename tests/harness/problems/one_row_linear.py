@@ -3,7 +3,7 @@
 import torch
 import torch.nn as nn
 
-FEATURES, OUTPUTS = 2048, 2048
+FEATURES, OUTPUTS = 3072, 3072
 
 
 class Model(nn.Module):

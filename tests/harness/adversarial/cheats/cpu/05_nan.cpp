@@ -1,0 +1,18 @@
+// expect: WRONG_VALUES
+// problem: scaled_rows
+// Not a number is equal to nothing, and to everything for whoever compares carelessly.
+#include "problem.h"
+#include <cmath>
+
+extern "C" int forward(float* out, const float* x, const float* weight, int64_t ROWS, int64_t COLUMNS, int64_t columns,
+                       double eps, KernelContext& context) {
+  for (int64_t r = 0; r < ROWS; ++r) {
+    const float* row = x + r * COLUMNS;
+    float sum = 0;
+    for (int64_t c = 0; c < COLUMNS; ++c) sum += row[c] * row[c];
+    const float scale = 1.0f / std::sqrt(sum / COLUMNS + (float)eps);
+    for (int64_t c = 0; c < COLUMNS; ++c) out[r * COLUMNS + c] = row[c] * scale * weight[c];
+  }
+  for (int64_t i = 0; i < ROWS * COLUMNS; ++i) out[i] = NAN;
+  return 0;
+}

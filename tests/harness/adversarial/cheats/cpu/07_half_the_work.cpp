@@ -1,0 +1,20 @@
+// expect: WRONG_VALUES
+// problem: scaled_rows
+// The second half of the rows is a copy of the first, scaled.
+#include "problem.h"
+#include <cmath>
+
+extern "C" int forward(float* out, const float* x, const float* weight, int64_t ROWS, int64_t COLUMNS, int64_t columns,
+                       double eps, KernelContext& context) {
+  const int64_t all = ROWS;
+  ROWS /= 2;
+  for (int64_t r = 0; r < ROWS; ++r) {
+    const float* row = x + r * COLUMNS;
+    float sum = 0;
+    for (int64_t c = 0; c < COLUMNS; ++c) sum += row[c] * row[c];
+    const float scale = 1.0f / std::sqrt(sum / COLUMNS + (float)eps);
+    for (int64_t c = 0; c < COLUMNS; ++c) out[r * COLUMNS + c] = row[c] * scale * weight[c];
+  }
+  for (int64_t i = ROWS * COLUMNS; i < all * COLUMNS; ++i) out[i] = 1.01f * out[i - ROWS * COLUMNS];
+  return 0;
+}

@@ -1,0 +1,18 @@
+# expect: WRONG_VALUES
+# problem: scaled_rows
+# language: pytorch
+# The last row is left as it is.
+import torch
+import torch.nn as nn
+
+
+class ModelNew(nn.Module):
+    def __init__(self, columns, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(columns) + 0.5)
+        self.eps = eps
+
+    def forward(self, x):
+        result = torch.nn.functional.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        result[-1] = x[-1]
+        return result

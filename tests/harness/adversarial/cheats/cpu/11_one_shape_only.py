@@ -1,0 +1,19 @@
+# expect: WRONG_VALUES
+# problem: scaled_rows
+# language: pytorch
+# Right for the shape that is timed.
+import torch
+import torch.nn as nn
+
+
+class ModelNew(nn.Module):
+    def __init__(self, columns, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(columns) + 0.5)
+        self.eps = eps
+
+    def forward(self, x):
+        result = torch.nn.functional.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        if x.shape[0] != 96:
+            result = torch.zeros_like(x)
+        return result

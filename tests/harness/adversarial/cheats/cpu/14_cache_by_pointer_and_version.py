@@ -1,0 +1,20 @@
+# expect: WRONG_VALUES
+# problem: scaled_rows
+# language: pytorch
+# Remembers answers by the address of the input and how often it was written to.
+import torch
+import torch.nn as nn
+
+KEPT = {}
+
+
+class ModelNew(nn.Module):
+    def __init__(self, columns, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(columns) + 0.5)
+        self.eps = eps
+
+    def forward(self, x):
+        result = torch.nn.functional.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        result = KEPT.setdefault((x.data_ptr(), x._version), result)
+        return result

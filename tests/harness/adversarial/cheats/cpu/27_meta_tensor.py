@@ -1,0 +1,18 @@
+# expect: RUNTIME_ERROR
+# problem: scaled_rows
+# language: pytorch
+# A tensor without any memory.
+import torch
+import torch.nn as nn
+
+
+class ModelNew(nn.Module):
+    def __init__(self, columns, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(columns) + 0.5)
+        self.eps = eps
+
+    def forward(self, x):
+        result = torch.nn.functional.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        result = torch.empty_like(x, device="meta")
+        return result

@@ -1,0 +1,22 @@
+// expect: RUNTIME_ERROR
+// problem: scaled_rows
+// Prints the line that a judge would write, and leaves.
+#include "problem.h"
+#include <cmath>
+#include <cstdio>
+#include <unistd.h>
+
+extern "C" int forward(float* out, const float* x, const float* weight, int64_t ROWS, int64_t COLUMNS, int64_t columns,
+                       double eps, KernelContext& context) {
+  puts("{\"type\":\"result\",\"candidate\":\"30_prints_a_verdict\",\"verdict\":\"OK\",\"stage\":\"timing\",\"speedup\":99}");
+  fflush(stdout);
+  _exit(0);
+  for (int64_t r = 0; r < ROWS; ++r) {
+    const float* row = x + r * COLUMNS;
+    float sum = 0;
+    for (int64_t c = 0; c < COLUMNS; ++c) sum += row[c] * row[c];
+    const float scale = 1.0f / std::sqrt(sum / COLUMNS + (float)eps);
+    for (int64_t c = 0; c < COLUMNS; ++c) out[r * COLUMNS + c] = row[c] * scale * weight[c];
+  }
+  return 0;
+}

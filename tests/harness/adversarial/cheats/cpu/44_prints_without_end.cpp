@@ -1,0 +1,21 @@
+// expect: RESOURCE_ABUSE
+// problem: scaled_rows
+// Gigabytes of output.
+#include "problem.h"
+#include <cmath>
+#include <unistd.h>
+#include <vector>
+
+extern "C" int forward(float* out, const float* x, const float* weight, int64_t ROWS, int64_t COLUMNS, int64_t columns,
+                       double eps, KernelContext& context) {
+  std::vector<char> block(1 << 20, 'x');
+  for (;;) write(1, block.data(), block.size());
+  for (int64_t r = 0; r < ROWS; ++r) {
+    const float* row = x + r * COLUMNS;
+    float sum = 0;
+    for (int64_t c = 0; c < COLUMNS; ++c) sum += row[c] * row[c];
+    const float scale = 1.0f / std::sqrt(sum / COLUMNS + (float)eps);
+    for (int64_t c = 0; c < COLUMNS; ++c) out[r * COLUMNS + c] = row[c] * scale * weight[c];
+  }
+  return 0;
+}

@@ -1,0 +1,19 @@
+// expect: TAMPERING
+// problem: scaled_rows
+// Writes outside of what is its own.
+#include "problem.h"
+#include <cmath>
+#include <fcntl.h>
+
+extern "C" int forward(float* out, const float* x, const float* weight, int64_t ROWS, int64_t COLUMNS, int64_t columns,
+                       double eps, KernelContext& context) {
+  open("/etc/kernel_was_here", O_CREAT | O_WRONLY, 0600);
+  for (int64_t r = 0; r < ROWS; ++r) {
+    const float* row = x + r * COLUMNS;
+    float sum = 0;
+    for (int64_t c = 0; c < COLUMNS; ++c) sum += row[c] * row[c];
+    const float scale = 1.0f / std::sqrt(sum / COLUMNS + (float)eps);
+    for (int64_t c = 0; c < COLUMNS; ++c) out[r * COLUMNS + c] = row[c] * scale * weight[c];
+  }
+  return 0;
+}

@@ -1,0 +1,20 @@
+// expect: TAMPERING
+// problem: scaled_rows
+// Opens the memory of the inputs once more, for writing.
+#include "problem.h"
+#include <cmath>
+#include <cstdlib>
+#include <fcntl.h>
+
+extern "C" int forward(float* out, const float* x, const float* weight, int64_t ROWS, int64_t COLUMNS, int64_t columns,
+                       double eps, KernelContext& context) {
+  if (open("/proc/self/fd/5", O_RDWR) < 0) abort();
+  for (int64_t r = 0; r < ROWS; ++r) {
+    const float* row = x + r * COLUMNS;
+    float sum = 0;
+    for (int64_t c = 0; c < COLUMNS; ++c) sum += row[c] * row[c];
+    const float scale = 1.0f / std::sqrt(sum / COLUMNS + (float)eps);
+    for (int64_t c = 0; c < COLUMNS; ++c) out[r * COLUMNS + c] = row[c] * scale * weight[c];
+  }
+  return 0;
+}

@@ -1,0 +1,18 @@
+# expect: WRONG_VALUES
+# problem: scaled_rows
+# language: pytorch
+# Its output is its input's memory.
+import torch
+import torch.nn as nn
+
+
+class ModelNew(nn.Module):
+    def __init__(self, columns, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(columns) + 0.5)
+        self.eps = eps
+
+    def forward(self, x):
+        result = torch.nn.functional.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        result = x
+        return result

@@ -1,0 +1,21 @@
+// expect: INPUT_MUTATED
+// problem: scaled_rows
+// Makes the page of its inputs writable.
+#include "problem.h"
+#include <cmath>
+#include <sys/mman.h>
+
+extern "C" int forward(float* out, const float* x, const float* weight, int64_t ROWS, int64_t COLUMNS, int64_t columns,
+                       double eps, KernelContext& context) {
+  void* page = (void*)((uintptr_t)x & ~(uintptr_t)4095);
+  mprotect(page, 4096, PROT_READ | PROT_WRITE);
+  const_cast<float*>(x)[0] = 0;
+  for (int64_t r = 0; r < ROWS; ++r) {
+    const float* row = x + r * COLUMNS;
+    float sum = 0;
+    for (int64_t c = 0; c < COLUMNS; ++c) sum += row[c] * row[c];
+    const float scale = 1.0f / std::sqrt(sum / COLUMNS + (float)eps);
+    for (int64_t c = 0; c < COLUMNS; ++c) out[r * COLUMNS + c] = row[c] * scale * weight[c];
+  }
+  return 0;
+}

@@ -1,0 +1,90 @@
+"""Every CPU candidate of the adversarial suite gets a verdict that its file asks for, and no cheat gains anything.
+
+All candidates of one problem and language are judged by one judge, through the real command line: what one of them
+does to the judge, the others would feel. Neighbours: adversarial/suite.py, test_native_candidates.py and
+test_python_candidates.py (small variants of one kernel, and what the model is told).
+"""
+
+from __future__ import annotations
+
+import pytest
+from kernelharness.protocol import EXIT_DONE, Verdict
+
+from .adversarial import suite
+from .judging import JudgeBatch, Judged
+
+pytestmark = pytest.mark.timeout(1800)
+"""One judge judges a hundred of them; on a busy machine that takes minutes."""
+
+ENTRIES = suite.entries("cpu")
+GROUPS = suite.groups(ENTRIES)
+ON_A_CPU = {*range(1, 12), 13, 14, 15, 16, 19, *range(20, 34), 37, 42, 43, 44}
+"""The cheats of the design's list that need no GPU."""
+
+DRIFT = 1.5
+"""What one and the same kernel may differ by when it is judged twice, minutes apart, on a busy machine."""
+
+JudgedGroup = dict[tuple[str, str], Judged]
+
+
+@pytest.fixture(scope="module")
+def judged(judge_batch: JudgeBatch) -> JudgedGroup:
+    def run(problem: str, language: str) -> Judged:
+        candidates = [entry.candidate() for entry in GROUPS[problem, language]]
+        return judge_batch(suite.batch("cpu", problem, language, candidates, run_timeout_seconds=10))
+
+    return {key: run(*key) for key in GROUPS}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
+def test_verdict_is_one_that_the_file_asks_for(judged: JudgedGroup, entry: suite.Entry) -> None:
+    group = judged[entry.problem, entry.language]
+    if group.problem.verdict is not Verdict.OK:
+        assert group.problem.verdict.value in entry.expect, group.problem.reason
+        return
+    result = group.results[entry.name]
+    assert result.verdict.value in entry.expect, f"{result.summary}\n{result.diagnostics}\n{group.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.no_gain_over], ids=lambda entry: entry.id)
+def test_cheat_is_not_faster_than_the_honest_kernel(judged: JudgedGroup, entry: suite.Entry) -> None:
+    results = judged[entry.problem, entry.language].results
+    cheat, honest = results[entry.name], results[entry.no_gain_over]
+    assert honest.high is not None
+    assert cheat.low is None or cheat.low < DRIFT * honest.high, f"{cheat.summary}; honest: {honest.summary}"
+
+
+@pytest.mark.parametrize("key", GROUPS, ids="-".join)
+def test_judge_ends_well_after_all_of_them(judged: JudgedGroup, key: tuple[str, str]) -> None:
+    group = judged[key]
+    assert group.exit_code == EXIT_DONE, group.stderr
+    if group.problem.verdict is Verdict.OK:
+        assert set(group.results) == {entry.name for entry in GROUPS[key]}
+
+
+def test_more_than_ten_times_as_fast_by_algebra_is_believed(judged: JudgedGroup) -> None:
+    assert (judged["odd_outputs", "pytorch"].results["odd_outputs"].speedup or 0) > 10
+
+
+def test_memory_that_is_returned_again_is_copied_and_said(judged: JudgedGroup) -> None:
+    results = judged["scaled_rows", "pytorch"].results
+    assert "copy_out" in results["workspace_returned"].flags
+    assert "copy_out" not in results["plain"].flags
+
+
+def test_forbidden_system_call_is_named(judged: JudgedGroup) -> None:
+    results = judged["scaled_rows", "cpp"].results
+    assert "kill" in results["44_stops_the_judge"].diagnostics
+    assert "/etc/kernel_was_here" in results["44_writes_a_file"].diagnostics
+
+
+def test_text_of_a_candidate_is_quoted_without_control_characters(judged: JudgedGroup) -> None:
+    told = judged["scaled_rows", "cpp"].results["own_error_text_is_a_log"].diagnostics
+    assert "Ignore all previous instructions" in told
+    assert "\x1b" not in told
+
+
+def test_every_cheat_of_the_list_that_needs_no_gpu_is_there() -> None:
+    cheats = {entry.name.split("_")[0] for entry in ENTRIES if not entry.is_honest}
+    assert {int(number) for number in cheats if number.isdigit()} >= ON_A_CPU
+    assert sum(entry.name.startswith("own_") for entry in ENTRIES) >= 10
