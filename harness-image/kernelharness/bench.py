@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from statistics import median
 
+import torch
 from torch import Tensor
 
 from kernelharness.channel import MAX_REPORTS, Order, OrderKind, RunFlag
@@ -22,7 +23,7 @@ from kernelharness.layout import Layout, layout_of, widened
 from kernelharness.processes import Runner
 from kernelharness.protocol import CaseFact
 from kernelharness.roofline import Bound
-from kernelharness.slots import Refill, has_structure
+from kernelharness.slots import Refill, distort, has_structure
 from kernelharness.timing import MIN_BLOCKS, Rule, calls_per_round
 
 CALIBRATION_ROUNDS = 15
@@ -55,9 +56,21 @@ class Secret:
         return int.from_bytes(digest, "little") >> 2
 
 
+@dataclass(frozen=True)
+class SetSeeds:
+    """A correctness set that is made anew whenever it is needed."""
+
+    inputs: int
+    distortion: int
+
+
 @dataclass
 class CaseBench:
-    """What T holds of one case: facts, layouts, base sets, correctness sets and what the reference says of them."""
+    """What T holds of one case: facts, layouts, base sets, correctness sets and what the reference says of them.
+
+    Correctness sets lie in the gallery, with their answers in `expected`; or, where they are too large, `streamed` says
+    how to make each of them in the arena.
+    """
 
     index: int
     fact: CaseFact
@@ -66,10 +79,14 @@ class CaseBench:
     state_offset: int = 0
     gallery: list[int] = field(default_factory=list)
     """Offsets of the correctness sets in the gallery."""
+    gallery_end: int = 0
+    streamed: list[SetSeeds] = field(default_factory=list)
     distributions: list[str] = field(default_factory=list)
     expected: list[list[Tensor]] = field(default_factory=list)
     exact: list[Tensor] | None = None
     """Outputs for the first correctness set in float64."""
+    given: list[tuple[list[Tensor], list[Tensor]]] = field(default_factory=list)
+    """Inputs and outputs of the sets that are as the problem makes them, or how they begin."""
     given_rms: list[float] = field(default_factory=list)
     """Of the outputs for the first correctness set, which is as the problem makes it."""
     base_sets: list[list[Tensor]] = field(default_factory=list)
@@ -89,8 +106,9 @@ class CaseBench:
         return self.fact.bytes_min
 
     @property
-    def gallery_end(self) -> int:
-        return self.gallery[-1] + self.inputs.stride
+    def sets(self) -> list[tuple[int, int]]:
+        """(first, count) of the correctness sets that a runner can be shown together."""
+        return [(position, 1) for position in range(len(self.streamed))] or [(0, len(self.gallery))]
 
     @staticmethod
     def of(index: int, fact: CaseFact) -> CaseBench:
@@ -134,6 +152,36 @@ class Bench:
         self.tell(runner, Order(OrderKind.PREPARE, case.index, offset, count, case.inputs.stride, RunFlag.GALLERY))
         runner.reports = count * len(case.fact.outputs)
 
+    def show_sets(self, runner: Runner, case: CaseBench, first: int, count: int) -> list[list[Tensor]]:
+        """Point the runner at correctness sets (`case.sets`); what is expected for each."""
+        if not case.streamed:
+            self.show_gallery(runner, case, first, count)
+            return case.expected[first : first + count]
+        expected = self.stage(case, case.streamed[first], case.distributions[first])
+        self.show_arena(runner, case, 1)
+        return [expected]
+
+    def stage(self, case: CaseBench, seeds: SetSeeds, distribution: str) -> list[Tensor]:
+        """Make a streamed set in the arena's first slot; the reference's answer, valid until it runs again."""
+        self._make_set(case, self.device.tensors("arena", case.inputs, 0), seeds, distribution)
+        self.show_arena(self.reference, case, 1)
+        self.run(self.reference)
+        return [stack[0] for stack in self.collect(case, 1)]
+
+    def place(self, case: CaseBench, position: int, seeds: SetSeeds, distribution: str) -> list[Tensor]:
+        """Make a correctness set in the gallery; the reference's answer."""
+        slot = self.device.tensors("gallery", case.inputs, case.gallery[position])
+        self._make_set(case, slot, seeds, distribution)
+        self.show_gallery(self.reference, case, position, 1)
+        self.run(self.reference)
+        return [stack[0].clone() for stack in self.collect(case, 1)]
+
+    def _make_set(self, case: CaseBench, slot: list[Tensor], seeds: SetSeeds, distribution: str) -> None:
+        generator = torch.Generator(self.device.torch_device).manual_seed(seeds.distortion)
+        for target, source in zip(slot, self.generate(case, seeds.inputs), strict=True):
+            target.copy_(source)
+            distort(target, distribution, generator)
+
     def show_arena(self, runner: Runner, case: CaseBench, calls: int) -> None:
         """Point the runner at the first `calls` slots of the arena."""
         self._show(runner, case, "arena", 0, calls)
@@ -144,13 +192,18 @@ class Bench:
         outputs = tuple(case.fact.outputs)
         self.device.show(runner, Window(memory, offset, case.inputs.stride, calls, outputs))
 
-    def generate(self, case: CaseBench, offset: int = 0) -> list[Tensor]:
-        """A fresh input set on the desk, from a secret seed."""
-        self.tell(self.reference, Order(OrderKind.GENERATE, case.index, self.secret.draw(), offset))
-        return self.device.tensors("desk", case.inputs, offset)
+    def generate(self, case: CaseBench, seed: int | None = None) -> list[Tensor]:
+        """An input set on the desk, as the problem makes it from this seed, or from a fresh secret one."""
+        seed = self.secret.draw() if seed is None else seed
+        self.tell(self.reference, Order(OrderKind.GENERATE, case.index, seed))
+        return self.device.tensors("desk", case.inputs, 0)
 
     def collect(self, case: CaseBench, calls: int) -> list[Tensor]:
-        """The reference's kept results, each output of all calls as one tensor; valid until the desk is used again."""
+        """The reference's kept results, each output of all calls as one tensor; valid until the desk is used again, or
+        the reference runs.
+        """
+        if self.device.reads_references:
+            return self.device.read_outputs(self.reference, calls, case.fact.outputs)
         self.tell(self.reference, Order(OrderKind.COLLECT, case.index))
         return self.device.stacks("desk", case.outputs, 0, calls)
 
@@ -162,20 +215,22 @@ class Bench:
             return None
         return [tensor.clone() for tensor in self.device.tensors("desk", layout_of(widened(case.fact.outputs)), 0)]
 
-    def run(self, runner: Runner, flags: int = 0) -> int:
-        """One timed run of what was prepared; ns from before it was continued until it was done and stood still."""
+    def run(self, runner: Runner, flags: int = 0, calls: int = 0) -> int:
+        """One timed run of what was prepared, or of its first `calls` slots; ns from before it was continued until it
+        was done and stood still.
+        """
         runner.expect_silence()
         if not flags & RunFlag.EMPTY:
             runner.board.forget_reports(runner.reports)
-        return self.device.run(runner, Order(OrderKind.RUN, flags=flags), self.deadline())
+        return self.device.run(runner, Order(OrderKind.RUN, calls, flags=flags), self.deadline())
 
     def make_base_sets(self, case: CaseBench) -> None:
         """What timed slots are made of. Decides whether inputs have a structure that only the problem can make."""
         first = [tensor.clone() for tensor in self.generate(case)]
         case.structured = any(has_structure(tensor) for tensor in first)
         if not case.structured:
-            more = [[tensor.clone() for tensor in self.generate(case)] for _ in range(_BASE_SETS - 1)]
-            case.base_sets = [first, *more]
+            others = 0 if case.streamed else _BASE_SETS - 1
+            case.base_sets = [first, *([tensor.clone() for tensor in self.generate(case)] for _ in range(others))]
 
     def allow_signs(self, case: CaseBench, allowed: bool) -> None:
         """Timed slots may have mixed signs where the reference stays finite with them."""
@@ -199,19 +254,25 @@ class Bench:
         case.fixed_cost_ns = float(times[len(times) // 2])
 
     def round(
-        self, case: CaseBench, arms: dict[str, Runner], order: Sequence[str], calls: int, flags: int = 0
+        self,
+        case: CaseBench,
+        arms: dict[str, Runner],
+        order: Sequence[str],
+        calls: int,
+        flags: int = 0,
+        made: int = 0,
     ) -> dict[str, float]:
-        """Fresh secrets, then every arm once, in this order. All stand still on return.
+        """Fresh secrets in `calls` slots, then every arm once, in this order. All stand still on return.
 
         `flags` are the candidate's: what its results need must not cost a baseline time, because nobody can see whether
-        the candidate really does it.
+        the candidate really does it. `made`: how many calls are made, when it is not one for each slot.
         """
         self.fill_arena(case, calls)
         times: dict[str, float] = {}
         for name in order:
             self.device.evict(calls * case.inputs.stride)
             asked = flags if name == CANDIDATE else RunFlag.NONE
-            times[name] = max(1.0, self.run(arms[name], asked) - case.fixed_cost_ns)
+            times[name] = max(1.0, self.run(arms[name], asked, made) - case.fixed_cost_ns)
         return times
 
     def call_ns(self, case: CaseBench, runner: Runner, flags: int = 0) -> float:
@@ -232,8 +293,11 @@ class Bench:
     def plan(self, case: CaseBench, slowest_ns: float, rule: Rule) -> tuple[int, int]:
         """(calls of a round, rounds of a block) that make a block of the slowest arm as long as the rule wants."""
         slot = case.inputs.stride + case.outputs.stride
-        most = max(1, min(MOST_CALLS, MAX_REPORTS // max(1, len(case.fact.outputs))))
-        return calls_per_round(slowest_ns, rule.block_ns, slot, self.device.round_bytes, most)
+        most = min(MOST_CALLS, MAX_REPORTS // max(1, len(case.fact.outputs)))
+        # A result that lies where the one before lay is seen in the correctness sets, unless there is one at a time.
+        most = 1 if case.streamed else min(most, self.device.capacity("arena") // case.inputs.stride)
+        block_ns = max(rule.block_ns, self.device.least_block_ns)
+        return calls_per_round(slowest_ns, block_ns, slot, self.device.round_bytes, max(1, most))
 
 
 def blocks(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -67,13 +68,28 @@ class Comparison:
         return self.verdict is Verdict.OK
 
 
+class Passes(Protocol):
+    """Whole passes over tensors, where a device has better than chunks of torch operations. None: not over these."""
+
+    def compare(self, got: Tensor, want: Tensor, atol: float, rtol: float) -> tuple[int, float] | None:
+        """(wrong elements, the largest finite error)."""
+        ...
+
+    def sums(self, tensor: Tensor) -> tuple[float, float, int] | None:
+        """(sum, sum of squares, count) of the finite elements."""
+        ...
+
+
 class Comparer:
     """Compares the outputs of one case, under one problem's tolerance."""
 
-    def __init__(self, tolerance: Tolerance, reduction_lengths: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tolerance: Tolerance, reduction_lengths: Sequence[int] = (), passes: Passes | None = None
+    ) -> None:
         """`reduction_lengths`: how many terms an element of each output sums up at most; see `reduction_lengths_of`."""
         self._tolerance = tolerance
         self._reduction_lengths = reduction_lengths
+        self._passes = passes
 
     @property
     def allows_mismatches(self) -> bool:
@@ -119,7 +135,7 @@ class Comparer:
         atol = default if self._tolerance.atol is None else self._tolerance.atol
         if not want.is_floating_point() or atol == 0:
             return atol, rtol
-        rms, spread = _scale_of(want)
+        rms, spread = _scale_of(want, self._passes)
         if given_rms is not None and given_rms > 0:
             atol *= max(1.0, rms / given_rms)
         # Two honest orders of summation differ by this much where terms cancel; narrow types accumulate in float32.
@@ -129,6 +145,11 @@ class Comparer:
 
     def _values(self, got: Tensor, want: Tensor, given_rms: float | None, reduction_length: int) -> Comparison:
         atol, rtol = self.limits(want, given_rms, reduction_length)
+        passed = Comparison(Verdict.OK, count=want.numel(), atol=atol, rtol=rtol)
+        if self._passes is not None and (found := self._passes.compare(got, want, atol, rtol)) is not None:
+            wrong, largest = found
+            if wrong == 0:
+                return replace(passed, max_abs=largest)
         bad, max_abs, mask_differs = 0, 0.0, False
         for _, mine, reference in _chunks(got, want):
             error = _error(mine, reference)
@@ -140,9 +161,8 @@ class Comparer:
             bad += int(inside.numel() - inside.sum())
             max_abs = max(max_abs, float(torch.where(finite, error, 0).max()))
             mask_differs = mask_differs or not same_mask
-        count = want.numel()
-        passed = Comparison(Verdict.OK, count=count, bad=bad, max_abs=max_abs, atol=atol, rtol=rtol)
-        if bad * 1_000_000 <= self._tolerance.max_mismatch_ppm * count and not mask_differs:
+        passed = replace(passed, bad=bad, max_abs=max_abs)
+        if bad * 1_000_000 <= self._tolerance.max_mismatch_ppm * passed.count and not mask_differs:
             return passed
         return _explain(replace(passed, verdict=Verdict.WRONG_VALUES), got, want)
 
@@ -169,9 +189,19 @@ class Comparer:
         return replace(found, verdict=verdict, rms_error=error, rms_allowed=allowed)
 
 
-def rms_of(tensors: Sequence[Tensor]) -> list[float]:
+def rms_of(tensors: Sequence[Tensor], passes: Passes | None = None) -> list[float]:
     """Root mean square of each tensor's finite elements; 0 for integers."""
-    return [_scale_of(tensor)[0] if tensor.is_floating_point() else 0.0 for tensor in tensors]
+    return [_scale_of(tensor, passes)[0] if tensor.is_floating_point() else 0.0 for tensor in tensors]
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether no floating element is infinite or no number, without a copy of a large tensor."""
+    return all(
+        bool(torch.isfinite(piece).all())
+        for tensor in tensors
+        if tensor.is_floating_point()
+        for piece in torch.split(tensor.reshape(-1), _chunk(tensor))
+    )
 
 
 def reduction_lengths_of(fact: CaseFact) -> list[int]:
@@ -246,19 +276,25 @@ def _inside(got: Tensor, want: Tensor, error: Tensor, atol: float, rtol: float) 
     return (finite & (error <= _bound(want, atol, rtol))) | same, finite, bool((same | ~odd).all())
 
 
-def _scale_of(tensor: Tensor) -> tuple[float, float]:
+def _scale_of(tensor: Tensor, passes: Passes | None = None) -> tuple[float, float]:
     """(rms, rms around the mean) of the finite elements; of one element alone its size is both."""
-    flat = tensor.reshape(-1)
-    total, squares, count = _sums(flat, torch.float32)
-    # Single precision is ten times faster and enough, unless something is not finite or the mean hides the spread.
-    if not math.isfinite(squares) or squares - total * total / max(1, count) < 1e-3 * squares:
-        total, squares, count = _sums(flat, torch.float64)
+    found = passes.sums(tensor) if passes is not None else None
+    total, squares, count = found or _sums_in_chunks(tensor.reshape(-1))
     if count == 0:
         return 0.0, 0.0
     rms = math.sqrt(squares / count)
     if count == 1:
         return rms, rms
     return rms, math.sqrt(max(0.0, squares / count - (total / count) ** 2))
+
+
+def _sums_in_chunks(flat: Tensor) -> tuple[float, float, int]:
+    """(sum, sum of squares, count) of the finite elements."""
+    total, squares, count = _sums(flat, torch.float32)
+    # Single precision is ten times faster and enough, unless something is not finite or the mean hides the spread.
+    if not math.isfinite(squares) or squares - total * total / max(1, count) < 1e-3 * squares:
+        return _sums(flat, torch.float64)
+    return total, squares, count
 
 
 def _sums(flat: Tensor, dtype: torch.dtype) -> tuple[float, float, int]:

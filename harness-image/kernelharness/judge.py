@@ -22,10 +22,10 @@ import torch
 
 from kernelharness import __version__, machine, processes
 from kernelharness.bench import AGAIN, Bench, CaseBench, Secret
-from kernelharness.channel import Order, OrderKind
+from kernelharness.channel import Failure, Order, OrderKind
 from kernelharness.compare import Comparer, reduction_lengths_of
-from kernelharness.compiler import Compiled, compile_candidate
-from kernelharness.devices.base import Ceilings, Device
+from kernelharness.compiler import Compiled, compile_candidates
+from kernelharness.devices.base import Ceilings, Device, TooLarge
 from kernelharness.languages.base import Language
 from kernelharness.languages.signature import UnsupportedArgument
 from kernelharness.log import Log
@@ -46,7 +46,14 @@ from kernelharness.protocol import (
     Verdict,
     to_artifacts,
 )
-from kernelharness.reference import Known, degenerate_reason_of, describe_cases, fill_gallery, time_baselines
+from kernelharness.reference import (
+    Known,
+    degenerate_reason_of,
+    describe_cases,
+    fill_gallery,
+    need_of,
+    time_baselines,
+)
 from kernelharness.results import accepted, compile_rejection, rejected
 from kernelharness.roofline import bound_of, with_bound
 from kernelharness.timing import CONFIRMING, SCREENING, Rule
@@ -114,8 +121,9 @@ class Judge:
             except ProblemRefused as refusal:
                 self.log.write(ProblemFact(verdict=refusal.verdict, reason=refusal.reason))
             else:
-                for candidate in self.batch.candidates:
-                    self.log.write(self._result(candidate))
+                for group in self._groups():
+                    for candidate, compiled in zip(group, self._compile(group), strict=True):
+                        self.log.write(self._result(candidate, compiled))
         except RunnerFault as fault:
             said = f"{fault.text}\n{fault.runner.output}".rstrip()
             print(f"kernelharness: {fault.runner.name}, a reference runner, failed: {said}", file=sys.stderr)
@@ -155,23 +163,27 @@ class Judge:
 
     def _prepare(self) -> None:
         """Facts, secret sets and baselines. Raise ProblemRefused when no candidate of this problem can be judged."""
-        eager = self.runners["eager"] = self._reference("eager", "reference")
-        self.bench = Bench(self.device, eager, Secret(os.getrandom(32)), REFERENCE_SECONDS)
+        secret = Secret(os.getrandom(32))
         try:
-            self.known, self.cases = describe_cases(self.bench, self._given_cases())
+            self._describe(secret)
             headers = self.language.headers([case.fact for case in self.cases])
-        except (RunnerFault, UnsupportedArgument) as error:
-            if isinstance(error, RunnerFault) and error.kind is not FaultKind.FAILED:
-                raise
+        except UnsupportedArgument as error:
             raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, str(error)) from error
         self.ceilings: Ceilings = self.device.measure_ceilings()
         for case in self.cases:
             case.fact = with_bound(case.fact, self.ceilings)
             case.bound = bound_of(case.fact, self.ceilings)
-        sets = self.batch.problem.tolerance.seeds
-        fill_gallery(self.bench, self.cases, sets * (_CONFIRM_SETS if self.batch.purpose is Purpose.CONFIRM else 1))
+        sets = self.batch.problem.tolerance.seeds * (_CONFIRM_SETS if self.batch.purpose is Purpose.CONFIRM else 1)
+        try:
+            self.device.reserve(need_of(self.cases, sets))
+        except TooLarge as error:
+            raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, str(error)) from error
+        eager = self.runners["eager"] = self._reference("eager", "reference")
+        self.bench = Bench(self.device, eager, secret, REFERENCE_SECONDS)
+        with _refusing_memory():
+            fill_gallery(self.bench, self.cases, sets)
         for case in self.cases:
-            if reason := degenerate_reason_of(self.bench, case, self.batch.problem.tolerance):
+            if reason := degenerate_reason_of(case, self.batch.problem.tolerance):
                 raise ProblemRefused(Verdict.DEGENERATE_PROBLEM, f"case {case.fact.case!r}: {reason}")
         try:
             self.log.write(ProblemFact(cases=[case.fact for case in self.cases]))
@@ -184,10 +196,30 @@ class Judge:
         for name, text in headers.items():
             for piece in to_artifacts("", name, text.encode()):
                 self.log.write(piece)
-        self._baselines()
+        with _refusing_memory():
+            self._baselines()
+
+    def _describe(self, secret: Secret) -> None:
+        """What the cases are, from a runner of its own: describing takes memory that timed calls must not find."""
+        runner = self._reference("describing", "reference")
+        try:
+            self.known, self.cases = describe_cases(
+                Bench(self.device, runner, secret, REFERENCE_SECONDS), self._given_cases()
+            )
+        except RunnerFault as fault:
+            if fault.kind is not FaultKind.FAILED:
+                raise
+            raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, fault.text) from fault
+        finally:
+            runner.kill()
+            self.device.forget(runner)
 
     def _given_cases(self) -> list[Case]:
         return list(self.batch.problem.cases) or [Case(name="default")]
+
+    def _all_cases(self) -> list[Case]:
+        """With the one that nobody is shown, once it is known."""
+        return [known.case for known in self.known] or self._given_cases()
 
     def _baselines(self) -> None:
         known = self.batch.compile_ratios
@@ -238,7 +270,7 @@ class Judge:
         config = {
             "arm": arm,
             "problem": self.batch.problem.model_dump(mode="json"),
-            "cases": [case.model_dump(mode="json") for case in self._given_cases()],
+            "cases": [case.model_dump(mode="json") for case in self._all_cases()],
             "known": [known.document for known in self.known],
             "model_seed": MODEL_SEED,
             "threads": self.device.threads,
@@ -252,20 +284,29 @@ class Judge:
 
     # -- a candidate --------------------------------------------------------------------------------------------------
 
-    def _result(self, candidate: Candidate) -> Result:
-        walls: dict[str, float] = {}
+    def _groups(self) -> Iterator[list[Candidate]]:
+        """Candidates that are compiled together, before any of them is timed: as many as half of the CPUs."""
+        together = max(1, self.device.threads // 2) if self.language.is_native else 1
+        candidates = list(self.batch.candidates)
+        for first in range(0, len(candidates), together):
+            yield candidates[first : first + together]
+
+    def _compile(self, group: list[Candidate]) -> list[Compiled]:
+        facts = [case.fact for case in self.cases]
+        return compile_candidates(
+            self.zygotes.light, self.language, self.batch.toolchain, group, facts, self._children()
+        )
+
+    def _result(self, candidate: Candidate, compiled: Compiled) -> Result:
+        walls = {"compile": compiled.seconds}
         source_hash = hashlib.sha256("\0".join(file.content for file in candidate.files).encode()).hexdigest()
-        with _measured(walls, "total"):
-            facts = [case.fact for case in self.cases]
-            compiled = compile_candidate(
-                self.zygotes.light, self.language, self.batch.toolchain, candidate, facts, self._children()
-            )
-            walls["compile"] = compiled.seconds
+        with _measured(walls, "judging"):
             try:
                 result = self._judge(candidate, compiled, walls)
             finally:
                 if compiled.fd >= 0:
                     os.close(compiled.fd)
+        walls["total"] = walls["compile"] + walls.pop("judging")
         rounded = {name: round(seconds, 3) for name, seconds in walls.items()}
         return result.model_copy(update={"source_hash": source_hash, "walls": rounded})
 
@@ -320,7 +361,12 @@ class Judge:
         )
         tolerance = self.batch.problem.tolerance
         return Trial(
-            bench, runner, {case.index: Comparer(tolerance, reduction_lengths_of(case.fact)) for case in self.cases}
+            bench,
+            runner,
+            {
+                case.index: Comparer(tolerance, reduction_lengths_of(case.fact), self.device.passes)
+                for case in self.cases
+            },
         )
 
     def _timed(self, candidate: Candidate, trial: Trial, walls: dict[str, float]) -> Result:
@@ -435,6 +481,18 @@ class Judge:
     def _children(self) -> set[int]:
         """Processes that may be there when a candidate is over."""
         return {self.zygotes.light.pid, self.zygotes.torch.pid, *(runner.pid for runner in self.runners.values())}
+
+
+@contextlib.contextmanager
+def _refusing_memory() -> Iterator[None]:
+    """A reference that needs more memory than there is makes a problem that cannot be judged here."""
+    try:
+        yield
+    except RunnerFault as fault:
+        if fault.kind is not FaultKind.FAILED or fault.status != Failure.OOM:
+            raise
+        text = "the reference runs out of memory beside the judge and the other arms; take a smaller case"
+        raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, f"{text} ({fault.text.strip()[-200:]})") from fault
 
 
 @contextlib.contextmanager

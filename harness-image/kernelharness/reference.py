@@ -11,21 +11,23 @@ import math
 import time
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from kernelharness.bench import AGAIN, Bench, CaseBench, Samples, blocks
+from kernelharness.bench import AGAIN, Bench, CaseBench, Samples, SetSeeds, blocks
 from kernelharness.channel import Order, OrderKind, RunFlag
-from kernelharness.compare import rms_of
+from kernelharness.compare import all_finite, rms_of
+from kernelharness.devices.base import Need
 from kernelharness.filter import degenerate_reason
-from kernelharness.layout import PAGE, layout_of, widened
+from kernelharness.layout import layout_of, widened
 from kernelharness.processes import Runner
 from kernelharness.protocol import Baseline, Case, CaseFact, Tolerance
-from kernelharness.slots import DISTRIBUTIONS, distort
+from kernelharness.slots import DISTRIBUTIONS
 from kernelharness.timing import MIN_BLOCKS, Rule, noise_of
 
 _EXACT_LIMIT_BYTES = 1 << 30
 """Beyond this nothing is computed in float64."""
+_BEGINNING = 1 << 24
+"""So many elements of a tensor say whether its problem is a real one."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,46 @@ def describe_cases(bench: Bench, cases: list[Case]) -> tuple[list[Known], list[C
     return known, benches
 
 
+def need_of(cases: list[CaseBench], sets: int) -> Need:
+    """What `fill_gallery` and timed rounds need of a device."""
+    exact = [case for case in cases if _is_small(case)]
+    widest = [layout_of(widened(case.fact.outputs)).stride for case in exact]
+    states = [layout_of(case.fact.parameters).stride for case in cases if case.fact.parameters]
+    slot = max(case.inputs.stride for case in cases)
+    return Need(
+        slot=slot,
+        state=sum(states),
+        sets=sum(sets * _set_bytes(case) for case in cases),
+        desk=max([slot, *states, *widest]),
+    )
+
+
 def fill_gallery(bench: Bench, cases: list[CaseBench], sets: int) -> None:
     """Parameters and correctness sets of all cases, one behind the other, and what the reference makes of them."""
     offset = 0
-    share = bench.device.capacity("gallery") // max(1, len(cases))
     for case in cases:
-        bench.load(bench.reference, case)
         offset = _keep_state(bench, case, offset)
-        affordable = max(1, share // (case.inputs.stride + 3 * case.outputs.stride))
-        case.gallery = [offset + position * case.inputs.stride for position in range(min(sets, affordable))]
-        offset = case.gallery_end
+    share = (bench.device.capacity("gallery") - offset) // max(1, len(cases))
+    for case in cases:
+        affordable = share // _set_bytes(case)
+        case.gallery_end = offset
+        if affordable < sets and bench.device.streams_sets:
+            case.streamed = [_seeds(bench) for _ in range(sets)]
+        else:
+            count = min(sets, max(1, affordable))
+            case.gallery = [offset + position * case.inputs.stride for position in range(count)]
+            offset = case.gallery_end = offset + count * case.inputs.stride
         _fill_case(bench, case)
+
+
+def _set_bytes(case: CaseBench) -> int:
+    """One correctness set, its answer, and what comparing them takes."""
+    return case.inputs.stride + 3 * case.outputs.stride
+
+
+def _is_small(case: CaseBench) -> bool:
+    """Whether the reference may be asked in float64."""
+    return 2 * (case.inputs.nbytes + layout_of(widened(case.fact.outputs)).nbytes) <= _EXACT_LIMIT_BYTES
 
 
 def _keep_state(bench: Bench, case: CaseBench, offset: int) -> int:
@@ -78,54 +109,56 @@ def _keep_state(bench: Bench, case: CaseBench, offset: int) -> int:
     for target, source in zip(wanted, bench.device.tensors("desk", layout, 0), strict=True):
         target.copy_(source)
     bench.device.expose("gallery", offset, layout.stride)
-    return offset + -(-layout.stride // PAGE) * PAGE
+    return offset + layout.stride
 
 
 def _fill_case(bench: Bench, case: CaseBench) -> None:
     """Sets of every distribution in turn; one that the reference answers with new infinities is given up."""
-    generator = torch.Generator(bench.device.torch_device).manual_seed(bench.secret.draw())
+    bench.load(bench.reference, case)
     bench.make_base_sets(case)
     finite = True
-    for position in range(len(case.gallery)):
+    for position, seeds in enumerate(case.streamed or [_seeds(bench) for _ in case.gallery]):
         wanted = "given" if case.structured else DISTRIBUTIONS[position % len(DISTRIBUTIONS)]
         for distribution in dict.fromkeys((wanted, "given")):
-            expected = _answer(bench, case, position, distribution, generator)
-            is_finite = all(bool(torch.isfinite(tensor).all()) for tensor in expected if tensor.is_floating_point())
+            if case.streamed:
+                expected = bench.stage(case, seeds, distribution)
+            else:
+                expected = bench.place(case, position, seeds, distribution)
+            is_finite = all_finite(expected)
             if position == 0:
                 finite = is_finite
+                case.given_rms = rms_of(expected, bench.device.passes)
             if is_finite or not finite or distribution == "given":
                 break
         case.distributions.append(distribution)
-        case.expected.append(expected)
-    case.given_rms = rms_of(case.expected[0])
+        if not case.streamed:
+            case.expected.append(expected)
+        if distribution == "given":
+            memory, offset = ("arena", 0) if case.streamed else ("gallery", case.gallery[position])
+            inputs = bench.device.tensors(memory, case.inputs, offset)
+            case.given.append((_beginnings(inputs, case), _beginnings(expected, case)))
     bench.allow_signs(case, "mixed" in case.distributions)
-    if 2 * (case.inputs.nbytes + layout_of(widened(case.fact.outputs)).nbytes) <= _EXACT_LIMIT_BYTES:
+    if case.gallery and _is_small(case):
         case.exact = bench.exact(case, case.gallery[0], RunFlag.GALLERY)
 
 
-def _answer(
-    bench: Bench, case: CaseBench, position: int, distribution: str, generator: torch.Generator
-) -> list[Tensor]:
-    slot = bench.device.tensors("gallery", case.inputs, case.gallery[position])
-    for target, source in zip(slot, bench.generate(case), strict=True):
-        target.copy_(source)
-        distort(target, distribution, generator)
-    bench.show_gallery(bench.reference, case, position, 1)
-    bench.run(bench.reference)
-    return [stack[0].clone() for stack in bench.collect(case, 1)]
+def _seeds(bench: Bench) -> SetSeeds:
+    return SetSeeds(bench.secret.draw(), bench.secret.draw())
 
 
-def degenerate_reason_of(bench: Bench, case: CaseBench, tolerance: Tolerance) -> str:
+def _beginnings(tensors: list[Tensor], case: CaseBench) -> list[Tensor]:
+    """The tensors as they are, or, where the next set is made in their place, copies of as much as is needed."""
+    if not case.streamed:
+        return tensors
+    return [(t if t.numel() <= _BEGINNING else t.reshape(-1)[:_BEGINNING]).clone() for t in tensors]
+
+
+def degenerate_reason_of(case: CaseBench, tolerance: Tolerance) -> str:
     """Why this case says nothing about speed; empty when it does. Judged on the sets as the problem makes them."""
-    given = [i for i, name in enumerate(case.distributions) if name == "given"]
-    if len(given) < 2:
+    if len(case.given) < 2:
         return ""
-    return degenerate_reason(
-        [output.name for output in case.fact.outputs],
-        [bench.device.tensors("gallery", case.inputs, case.gallery[position]) for position in given],
-        [case.expected[position] for position in given],
-        tolerance,
-    )
+    inputs, outputs = zip(*case.given, strict=True)
+    return degenerate_reason([output.name for output in case.fact.outputs], inputs, outputs, tolerance)
 
 
 def time_baselines(bench: Bench, case: CaseBench, arms: dict[str, Runner], rule: Rule) -> list[Baseline]:

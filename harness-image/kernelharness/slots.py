@@ -24,6 +24,10 @@ from kernelharness.layout import Field
 _PATTERN = 1 << 18
 _PIECE = 1 << 16
 """Elements that are multiplied at a time: their factors stay in a core's cache."""
+_SQUARES = 64
+"""Matrices of a stack of which is asked whether they are symmetric."""
+_DISTORTED = 1 << 24
+"""Elements that are distorted at a time: some copies of them fit beside the largest tensor."""
 _GATHERED = 1 << 16
 """Elements of tensors up to which all slots are filled in one operation."""
 _INTEGER_OF = {8: torch.int64, 4: torch.int32, 2: torch.int16}
@@ -118,8 +122,10 @@ def _distinct(flat: Tensor) -> int:
 
 
 def _is_symmetric(tensor: Tensor) -> bool:
-    square = tensor.dim() >= 2 and tensor.shape[-1] == tensor.shape[-2] > 1
-    return square and bool(torch.equal(tensor, tensor.transpose(-1, -2)))
+    if tensor.dim() < 2 or not tensor.shape[-1] == tensor.shape[-2] > 1:
+        return False
+    some = tensor.reshape(-1, *tensor.shape[-2:])[:_SQUARES]
+    return bool(torch.equal(some, some.transpose(-1, -2)))
 
 
 def _has_constant_sums(tensor: Tensor) -> bool:
@@ -214,14 +220,21 @@ def distort(tensor: Tensor, distribution: str, generator: torch.Generator) -> No
     """Turn given inputs into those of another distribution, in place; `given` leaves them."""
     if distribution == "given" or not tensor.is_floating_point() or tensor.numel() == 0:
         return
+    device = generator.device
+    flat = tensor.view(-1)
     if distribution == "mixed":
-        scale = float(torch.rand((), generator=generator, device=generator.device)) * 1.5 + 0.5
-        flat = tensor.float()
+        scale = float(torch.rand((), generator=generator, device=device)) * 1.5 + 0.5
         unit = bool(flat.min() >= 0) and bool(flat.max() <= 1)
-        signs = torch.randint(0, 2, tensor.shape, generator=generator, device=generator.device) * 2 - 1
-        tensor.copy_((flat * 2 - 1) * scale if unit else flat * signs * scale)
+        for piece in torch.split(flat, _DISTORTED):
+            wide = piece.float()
+            if unit:
+                piece.copy_((wide * 2 - 1) * scale)
+            else:
+                signs = torch.randint(0, 2, piece.shape, generator=generator, device=device) * 2 - 1
+                piece.copy_(wide * signs * scale)
     else:
-        chosen = torch.rand(tensor.shape, generator=generator, device=generator.device) < OUTLIER_SHARE
-        place = torch.randint(0, tensor.numel(), (), generator=generator, device=generator.device)
-        chosen.view(-1)[int(place)] = True
-        tensor.copy_(torch.where(chosen, tensor * OUTLIER_FACTOR, tensor))
+        place = int(torch.randint(0, flat.numel(), (), generator=generator, device=device))
+        flat[place] *= OUTLIER_FACTOR
+        for piece in torch.split(flat, _DISTORTED):
+            chosen = torch.rand(piece.shape, generator=generator, device=device) < OUTLIER_SHARE
+            piece.copy_(torch.where(chosen, piece * OUTLIER_FACTOR, piece))

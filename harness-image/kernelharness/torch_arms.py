@@ -259,6 +259,9 @@ class CompiledArm(TorchArm):
             call(values)
         except Exception as error:
             raise ArmError(Failure.NOT_COMPILED, traceback.format_exception_only(error)[-1].strip()) from error
+        del values
+        if self.memory.is_device:
+            torch.cuda.empty_cache()  # compiling and its inputs took more than timed calls will
         return call
 
 

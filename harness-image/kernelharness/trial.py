@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from torch import Tensor
 
@@ -24,6 +25,11 @@ _EXACT_EVERY = 4
 """One timed round in so many is compared with float64 too."""
 _PLANS, _SLOW_START = 3, 4
 """How often blocks are planned, at most, and how many times faster than expected calls may be."""
+_SUSPICIONS = 8
+"""So many more runs show whether it was the candidate or the machine that kept the device at work."""
+_AUDITS = 5
+_AHEAD_FACTOR, _AHEAD_NS = 3.0, 300_000.0
+"""The first call of a round may take so many times an average one, and this much longer: it wakes threads up."""
 
 
 @dataclass
@@ -58,20 +64,24 @@ class Trial:
     def check(self, case: CaseBench) -> None:
         """Every correctness set twice, every output whole. Raise Rejection."""
         self.stage = Stage.CORRECTNESS
-        count = len(case.gallery)
         with rejecting(self.runner, case.fact):
-            self.bench.show_gallery(self.runner, case, 0, count)
-            first = self._run_gallery(case, count)
-            if not self.copy_out and self.bench.device.share_memory(self.runner, count, case.fact.outputs):
-                self.copy_out = True
-                first = self._run_gallery(case, count)
-            for position, outputs in enumerate(first):
-                self._compare(case, outputs, position)
-            for position, outputs in enumerate(self._run_gallery(case, count)):
-                try:
-                    self._compare(case, outputs, position)
-                except Rejection as wrong:
-                    raise of_repetition(wrong) from wrong
+            for first, count in case.sets:
+                self._check_sets(case, first, count)
+
+    def _check_sets(self, case: CaseBench, first: int, count: int) -> None:
+        expected = self.bench.show_sets(self.runner, case, first, count)
+        outputs = self._run_sets(case, count)
+        if not self.copy_out and self.bench.device.share_memory(self.runner, count, case.fact.outputs):
+            self.copy_out = True
+            outputs = self._run_sets(case, count)
+        for index in range(count):
+            self._compare(case, outputs[index], expected[index], first + index)
+        outputs = self._run_sets(case, count)
+        for index in range(count):
+            try:
+                self._compare(case, outputs[index], expected[index], first + index)
+            except Rejection as wrong:
+                raise of_repetition(wrong) from wrong
 
     def call_all(self, case: CaseBench) -> None:
         """Call it on every correctness set without looking at the results. Raise Rejection when it fails."""
@@ -106,6 +116,8 @@ class Trial:
             else:
                 text = f"calls took {slowest:.0f} ns until they were timed, and {expected:.0f} ns then"
                 raise Rejection(Verdict.TIMING_MISMATCH, text)
+            for _ in range(_SUSPICIONS if self.bench.device.is_suspicious else 0):
+                self.bench.run(self.runner, self.flags)
         if samples.is_noisy:
             self.noisy = True
         if AGAIN in arms:
@@ -131,20 +143,36 @@ class Trial:
             if rule.is_enough(samples.clean_ratios(lead, CANDIDATE), spent) or spent > rule.patience_ns:
                 break
         self._compare_round(case, calls, exactly=True)
+        if calls > 1:
+            self._audit(case, arms, calls, samples, lead)
         return samples
 
-    def _run_gallery(self, case: CaseBench, count: int) -> list[list[Tensor]]:
+    def _audit(self, case: CaseBench, arms: dict[str, Runner], calls: int, samples: Samples, lead: str) -> None:
+        """One call, of a round that looks like all others, must take as long as one. Raise Rejection.
+
+        Else the first call of a round answers for those that follow, whose inputs no user could have shown it.
+        """
+        pair = {lead: arms[lead], CANDIDATE: arms[CANDIDATE]}
+        times = [self.bench.round(case, pair, list(pair), calls, self.flags, made=1) for _ in range(_AUDITS)]
+        first = {name: median(each[name] for each in times) for name in pair}
+        waking = max(0.0, first[lead] - samples.call_ns(lead))
+        average = samples.call_ns(CANDIDATE)
+        if first[CANDIDATE] > _AHEAD_FACTOR * average + _AHEAD_NS + waking:
+            text = f"a call alone took {first[CANDIDATE] / 1e3:.0f} us, one of {calls} in a row {average / 1e3:.0f} us"
+            raise Rejection(Verdict.TIMING_MISMATCH, f"{text}: it works ahead, on inputs that users do not have yet")
+
+    def _run_sets(self, case: CaseBench, count: int) -> list[list[Tensor]]:
         """By correctness set: the outputs."""
         self.bench.run(self.runner, self.flags)
         stacks = self.bench.device.read_outputs(self.runner, count, case.fact.outputs)
         return [[stack[position] for stack in stacks] for position in range(count)]
 
-    def _compare(self, case: CaseBench, got: list[Tensor], position: int) -> None:
+    def _compare(self, case: CaseBench, got: list[Tensor], want: list[Tensor], position: int) -> None:
         exact = case.exact if position == 0 else None
         distribution = case.distributions[position]
-        where = f"for input set {position + 1} of {len(case.gallery)} ({_SAID[distribution]})"
+        where = f"for input set {position + 1} of {len(case.distributions)} ({_SAID[distribution]})"
         given = case.given_rms if distribution != "given" else None
-        self._judge(case, got, case.expected[position], where, exact, given)
+        self._judge(case, got, want, where, exact, given)
 
     def _compare_round(self, case: CaseBench, calls: int, *, exactly: bool = False) -> None:
         """All outputs of all slots of the round that just ended; everything stands still.

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from kernelharness.channel import ITEM_BYTES, Order, OutputReport
+from kernelharness.compare import Passes
 from kernelharness.layout import PAGE, Layout
 from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.protocol import TensorFact, Verdict
@@ -33,6 +34,24 @@ class OutputFault(Exception):
         super().__init__(text)
         self.verdict = verdict
         self.text = text
+
+
+class TooLarge(Exception):
+    """The device has not the memory that judging this problem needs."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What the cases of a batch need of a device's memory, in bytes."""
+
+    slot: int
+    """The largest input set."""
+    state: int
+    """Parameters of all cases."""
+    sets: int
+    """All correctness sets and what is expected for them."""
+    desk: int
+    """The most that a reference hands over at once."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +103,15 @@ class Device(ABC):
     inputs_are_read_only = True
     """A runner that writes to its inputs faults; else the judge finds out afterwards."""
 
+    reads_references = False
+    """T reads a reference's results where they are, as a candidate's; else they are copied to the desk."""
+    streams_sets = False
+    """Correctness sets that do not fit all at once are made one after the other; else there are fewer of them."""
+    passes: Passes | None = None
+    """Faster ways over whole tensors than torch's."""
+    least_block_ns = 0
+    """A block of the slowest arm is at least so long, because T's clock is no better."""
+
     round_bytes = 128 << 20
     """Slots and results of one arm in one round, unless a single call has more."""
     touch_bytes = 0
@@ -96,6 +124,9 @@ class Device(ABC):
     @abstractmethod
     def runner_memory(self, *, trusted: bool) -> dict[str, int]:
         """Descriptors that a runner gets; the desk only for a trusted one."""
+
+    def reserve(self, need: Need) -> None:  # noqa: B027  (memory that nobody touches costs nothing on most)
+        """Make the memories; before any runner but the one that described the cases. Raise TooLarge."""
 
     @abstractmethod
     def tensors(self, memory: str, layout: Layout, offset: int) -> list[Tensor]:
@@ -145,6 +176,11 @@ class Device(ABC):
 
     def admit(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
         """A candidate's runner begins: what happens to the device from now on may be its work."""
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether something that happened since `admit` may be the candidate's work, and more runs would tell."""
+        return False
 
     def forget(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
         """The runner is dead: let go of what was its own."""

@@ -4,7 +4,8 @@ Runners can write what they map and can leave work behind, so T keeps every inpu
 decoys first, then, while the runner stands still, the real ones with a canary directly behind the copy. A canary is a
 kernel that occupies the whole device and flushes the L2; late, it has met somebody's work. After the runner said that
 it is done T samples outputs in its own context before it looks at the clock, and all is compared once more when the
-runner stands still. Neighbours: base.py (the interface), cuda_outputs.py (results), ../cuda_memory.py (runners).
+runner stands still. References are shown the same inputs behind the same canary, without decoys: nothing to fool.
+Neighbours: base.py (the interface), cuda_outputs.py (results), cuda_passes.py (values), ../cuda_memory.py (runners).
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from kernelharness import machine
 from kernelharness.channel import Order, RunFlag
 from kernelharness.compare import POISON_BYTE
 from kernelharness.cuda_memory import Region
-from kernelharness.devices.base import Ceilings, Device, Interference, OutputFault, Window
+from kernelharness.devices.base import Ceilings, Device, Interference, Need, OutputFault, TooLarge, Window
 from kernelharness.devices.cuda_outputs import RemoteOutputs, Staging
-from kernelharness.devices.cudart import Cudart
+from kernelharness.devices.cuda_passes import CudaPasses, CudaRefill
+from kernelharness.devices.cudart import CudaError, Cudart
 from kernelharness.devices.judge_kernels import JudgeKernels
 from kernelharness.devices.nvml import Nvml
 from kernelharness.layout import Layout
@@ -35,8 +37,8 @@ from kernelharness.processes import Runner
 from kernelharness.protocol import TensorFact, Verdict
 from kernelharness.slots import Refill, device_bytes, stack_at, tensor_at
 
-_SHARES = {"arena": 1 / 12, "gallery": 1 / 12, "desk": 1 / 12}
-"""Of the device's memory; arena and gallery a second time for what T keeps."""
+_SHARE = 1 / 12
+"""Of the device's memory: slots of one round, unless one call has more, and correctness sets, where all fit."""
 _PAGE = 2 << 20
 _CANARY_CACHES = 3
 """The canary's buffer is so many times the L2."""
@@ -48,6 +50,7 @@ _LATE_NS = 200_000.0
 _MOST_LATE = 3
 """One late canary may be the machine's; so many during one candidate are the candidate's."""
 _CEILING_BYTES = 1 << 30
+_COPY_BYTES = 256 << 20
 
 
 @dataclass
@@ -64,7 +67,9 @@ class CudaDevice(Device):
 
     torch_device = "cuda"
     inputs_are_read_only = False
-    round_bytes = 8 << 30
+    reads_references = True
+    streams_sets = True
+    least_block_ns = 20_000_000
 
     def __init__(self) -> None:
         torch.cuda.init()  # type: ignore[no-untyped-call]
@@ -79,11 +84,14 @@ class CudaDevice(Device):
         self.threads = machine.usable_cpus()
         self.cache_bytes = int(properties.L2_cache_size)
         self.memory_bytes = machine.memory_limit()
-        total = self._cudart.memory_info()[1]
-        self._shared = {name: self._region(total * share) for name, share in _SHARES.items()}
-        self._handles = {name: self._cudart.ipc_handle(region.address) for name, region in self._shared.items()}
-        self._own = {name: self._region(total * _SHARES[name]) for name in ("arena", "gallery")}
-        self._own["desk"] = self._shared["desk"]
+        self.passes = CudaPasses(self._cudart, self._kernels)
+        self._share = int(self._cudart.memory_info()[1] * _SHARE)
+        self.round_bytes = self._share
+        self._shared: dict[str, Region] = {}
+        self._handles: dict[str, bytes] = {}
+        self._own: dict[str, Region] = {}
+        self._current: Window | None = None
+        """What runners see of a memory here is what T keeps of it."""
         self._sweep = self._region(_CANARY_CACHES * self.cache_bytes)
         self._staging = Staging(self._cudart)
         self._found = self._cudart.malloc(_PAGE)
@@ -100,8 +108,8 @@ class CudaDevice(Device):
         """Nanoseconds that sampling took after empty runs."""
         self._calibrate()
 
-    def _region(self, nbytes: float) -> Region:
-        size = max(_PAGE, int(nbytes) // _PAGE * _PAGE)
+    def _region(self, nbytes: int) -> Region:
+        size = max(1, -(-nbytes // _PAGE)) * _PAGE
         return Region(self._cudart.malloc(size), size)
 
     # -- memory -------------------------------------------------------------------------------------------------------
@@ -109,15 +117,36 @@ class CudaDevice(Device):
     def runner_memory(self, *, trusted: bool) -> dict[str, int]:
         return {}
 
+    def reserve(self, need: Need) -> None:
+        torch.cuda.empty_cache()
+        gallery = need.state + (self._share if need.sets <= self._share else 0)
+        sizes = {"arena": max(need.slot, self._share), "gallery": gallery, "desk": need.desk}
+        try:
+            self._shared = {name: self._region(nbytes) for name, nbytes in sizes.items()}
+            self._own = {name: self._region(sizes[name]) for name in ("arena", "gallery")}
+        except CudaError as error:
+            if not error.is_out_of_memory:
+                raise
+            free, total = self._cudart.memory_info()
+            text = f"its inputs are too large for this device: two copies of {need.slot >> 20} MiB, and as much for "
+            raise TooLarge(f"{text}each arm, in {total >> 20} MiB ({free >> 20} MiB are left)") from error
+        self._own["desk"] = self._shared["desk"]
+        self._handles = {name: self._cudart.ipc_handle(region.address) for name, region in self._shared.items()}
+
     def runner_config(self, *, trusted: bool) -> dict[str, Any]:
-        names = ("arena", "gallery", "desk") if trusted else ("arena", "gallery")
-        regions = {name: {"handle": self._handles[name].hex(), "bytes": self._shared[name].nbytes} for name in names}
+        regions = {
+            name: {"handle": handle.hex(), "bytes": self._shared[name].nbytes}
+            for name, handle in self._handles.items()
+            if trusted or name != "desk"
+        }
         return {"device": "cuda", "regions": regions}
 
     def tensors(self, memory: str, layout: Layout, offset: int) -> list[Tensor]:
+        self._current = None
         return [tensor_at(self._own[memory], field, offset) for field in layout.fields]
 
     def stacks(self, memory: str, layout: Layout, offset: int, count: int) -> list[Tensor]:
+        self._current = None
         return [stack_at(self._own[memory], field, offset, layout.stride, count) for field in layout.fields]
 
     def capacity(self, memory: str) -> int:
@@ -129,7 +158,7 @@ class CudaDevice(Device):
         self._cudart.synchronize()
 
     def refill(self, seed: int, *, signs: bool) -> Refill:
-        return _DeviceRefill(seed, signs=signs, kernels=self._kernels)
+        return CudaRefill(seed, signs=signs, kernels=self._kernels)
 
     def _copy_out(self, memory: str, offset: int, nbytes: int) -> None:
         self._cudart.copy(self._shared[memory].address + offset, self._own[memory].address + offset, nbytes)
@@ -146,6 +175,10 @@ class CudaDevice(Device):
     def admit(self, runner: Runner) -> None:
         self._suspect = runner
         self._late = self._late_seen = 0
+
+    @property
+    def is_suspicious(self) -> bool:
+        return self._suspect is not None and self._late > 0
 
     def forget(self, runner: Runner) -> None:
         self._windows.pop(runner.pid, None)
@@ -166,7 +199,11 @@ class CudaDevice(Device):
         outputs = self._of(runner)
         window = self._windows[runner.pid]
         empty = bool(order.flags & RunFlag.EMPTY)
-        self._reveal(window, outputs)
+        ranges = ([], []) if runner.trusted else outputs.ranges()
+        outputs.choose(self._random, order.a or window.calls)
+        if not runner.trusted:
+            self._hide(window)
+        self._reveal(window, *ranges)
         begin = time.perf_counter_ns()
         runner.resume()
         runner.tell(order)
@@ -176,34 +213,40 @@ class CudaDevice(Device):
         runner.stop()
         self._judge_sampling(outputs.sample_ns, empty)
         self._expect_idle("after a call had returned")
-        self._expect_unchanged(window)
-        late = outputs.sample_again()
-        if early is not None and late is not None and not np.array_equal(early, late):
-            raise OutputFault(Verdict.LATE_OUTPUT, "outputs were still being written when the call had returned")
+        if not runner.trusted:
+            self._expect_unchanged(window)
+            late = outputs.sample_again()
+            if early is not None and late is not None and not np.array_equal(early, late):
+                raise OutputFault(Verdict.LATE_OUTPUT, "outputs were still being written when the call had returned")
         return end - begin
 
-    def _reveal(self, window: Window, outputs: RemoteOutputs) -> None:
-        """Decoys, a canary, then the real inputs and poison where results were last, with a canary directly behind."""
+    def _hide(self, window: Window) -> None:
+        """Decoys where the inputs will be, on a device where nothing else may be going on."""
+        self._current = None
         shared = self._shared[window.memory].address + window.offset
         self._kernels.scramble(shared, window.nbytes, int(self._random.integers(1, 1 << 62)))
-        starts, sizes = outputs.ranges()
+        self._cudart.synchronize()
+        self._expect_idle("before a call was allowed to begin")
+
+    def _reveal(self, window: Window, starts: Sequence[int], sizes: Sequence[int]) -> None:
+        """The real inputs, and poison at `starts`, where results were last; with a canary directly behind."""
         if starts:
             self._staging.upload(3, np.array(starts, dtype=np.uint64))
             self._staging.upload(4, np.array(sizes, dtype=np.uint64))
-        outputs.choose(self._random)
+        moved = sum(sizes) + (0 if window == self._current else window.nbytes)
         self._cudart.synchronize()
-        self._expect_idle("before a call was allowed to begin")
         self._cudart.reset_persisting_cache()
         before, copied, after, _ = self._events
         self._cudart.record(before)
         if starts:
             self._kernels.fill_ranges(self._staging.device[3], self._staging.device[4], len(starts), POISON_BYTE)
-        self._copy_out(window.memory, window.offset, window.nbytes)
+        if window != self._current:
+            self._copy_out(window.memory, window.offset, window.nbytes)
         self._cudart.record(copied)
         self._kernels.canary(self._sweep.address, self._sweep.nbytes)
         self._cudart.record(after)
         self._cudart.wait(after)
-        moved = window.nbytes + sum(sizes)
+        self._current = window
         copy_limit = _LATE_FACTOR * (moved / self.idle.bytes_per_ns + _LATE_NS)
         self._judge_time("while its inputs were being written", self._cudart.elapsed_ns(before, copied), copy_limit)
         after_copy = self._cudart.elapsed_ns(copied, after)
@@ -249,6 +292,7 @@ class CudaDevice(Device):
             own, shared = self._own[memory].address + offset, self._shared[memory].address + offset
             self._kernels.differences(own, shared, nbytes, self._found)
         if int(device_bytes(self._found, 8).view(torch.int64)):
+            self._current = None
             for memory, offset, nbytes in self._exposed:
                 self._copy_out(memory, offset, nbytes)
             raise OutputFault(Verdict.INPUT_MUTATED, "it writes to its inputs or parameters, which are read-only")
@@ -267,15 +311,16 @@ class CudaDevice(Device):
         self._staging.upload(3, np.array([self._found], dtype=np.uint64))
         self._staging.upload(4, np.array([8], dtype=np.uint64))
         self._kernels.fill_ranges(self._staging.device[3], self._staging.device[4], 1, 0)
-        self._kernels.scramble(self._own["arena"].address, _PAGE, 1)
-        self._kernels.differences(self._own["arena"].address, self._own["arena"].address, _PAGE, self._found)
+        self._kernels.scramble(self._sweep.address, _PAGE, 1)
+        self._kernels.differences(self._sweep.address, self._sweep.address, _PAGE, self._found)
         end = time.monotonic() + _WARM_SECONDS
         while time.monotonic() < end:
             self._canary_ns()
         self.idle.canary_ns = _median([self._canary_ns() for _ in range(_CALIBRATIONS)])
-        nbytes = min(256 << 20, self._own["arena"].nbytes)
-        times = [self._device_ns(lambda: self._copy_out("arena", 0, nbytes)) for _ in range(8)]
-        self.idle.bytes_per_ns = nbytes / _median(times)
+        source, target = (torch.empty(_COPY_BYTES, dtype=torch.uint8, device="cuda") for _ in range(2))
+        places = target.data_ptr(), source.data_ptr()
+        times = [self._device_ns(lambda: self._cudart.copy(*places, _COPY_BYTES)) for _ in range(8)]
+        self.idle.bytes_per_ns = _COPY_BYTES / _median(times)
 
     def measure_ceilings(self) -> Ceilings:
         """Copy bandwidth (read and written bytes) and matmul rates, the best of several."""
@@ -301,26 +346,6 @@ class CudaDevice(Device):
         self._cudart.record(end)
         self._cudart.wait(end)
         return self._cudart.elapsed_ns(start, end)
-
-
-class _DeviceRefill(Refill):
-    """Keyed refilling in one launch per tensor."""
-
-    def __init__(self, seed: int, *, signs: bool, kernels: JudgeKernels) -> None:
-        super().__init__(seed, signs=signs)
-        self._kernels = kernels
-
-    def fill_stack(self, targets: Tensor, bases: Sequence[Tensor]) -> None:
-        for target in targets:
-            self.fill(target, bases[self._draw(len(bases))])
-
-    def fill(self, target: Tensor, base: Tensor) -> None:
-        count = target.numel()
-        if count:
-            key = self._draw(1 << 62) | 1 if self._signs else 0
-            scale = 0.5 + self._draw(1 << 24) / (1 << 25)
-            name = str(target.dtype).removeprefix("torch.")
-            self._kernels.refill(name, target.data_ptr(), base.data_ptr(), count, self._draw(count), key, scale)
 
 
 def _median(values: list[float]) -> float:

@@ -92,6 +92,8 @@ class RemoteOutputs:
         self._read = 0
         self._raw = b""
         self._window: Window | None = None
+        self._calls = 0
+        """Of the window's slots, those that the run is about."""
         self._indices: list[_Array] = []
         """The elements to sample, by output of a call: [calls, samples, rank]."""
         self.sample_ns = 0
@@ -114,10 +116,12 @@ class RemoteOutputs:
 
     # -- samples ------------------------------------------------------------------------------------------------------
 
-    def choose(self, random: np.random.Generator) -> None:
-        """Before a run: draw the elements to sample, and guess that outputs will lie where they lay the last time."""
+    def choose(self, random: np.random.Generator, calls: int) -> None:
+        """Before a run of the first `calls` slots: draw the elements to sample, and guess that outputs will lie where
+        they lay the last time.
+        """
         assert self._window is not None
-        calls, facts = self._window.calls, self._window.outputs
+        self._calls, facts = calls, self._window.outputs
         each = max(1, SAMPLES // max(1, calls * len(facts)))
         indices: list[_Array] = []
         for fact in facts:
@@ -141,7 +145,7 @@ class RemoteOutputs:
         """
         assert self._window is not None
         if not same:
-            raw = self._runner.board.raw_reports(self._window.calls * len(self._window.outputs))
+            raw = self._runner.board.raw_reports(self._calls * len(self._window.outputs))
             if raw != self._raw:
                 self._raw = raw
                 self._arm()
@@ -188,7 +192,7 @@ class RemoteOutputs:
         self._open_new()
         facts = self._window.outputs
         reports = np.frombuffer(self._raw, dtype=_REPORT)
-        if not self._opened or len(reports) != self._window.calls * len(facts):
+        if not self._opened or len(reports) != self._calls * len(facts):
             return None
         local = np.zeros(len(reports), dtype=np.int64)
         for number, fact in enumerate(facts):
@@ -225,10 +229,11 @@ class RemoteOutputs:
         """Each output of all calls as one tensor [count, *shape]. Raise OutputFault or RunnerFault."""
         self._open_new()
         reports = reports_of(self._runner, 0, count * len(facts))
-        return [
-            torch.stack([self._view(report, fact, call) for call, report in enumerate(reports[index :: len(facts)])])
-            for index, fact in enumerate(facts)
-        ]
+        found: list[Tensor] = []
+        for index, fact in enumerate(facts):
+            views = [self._view(report, fact, call) for call, report in enumerate(reports[index :: len(facts)])]
+            found.append(torch.stack(views) if count > 1 else views[0].unsqueeze(0))
+        return found
 
     def ranges(self) -> tuple[list[int], list[int]]:
         """(addresses here, sizes) of the last run's outputs that fill their span and lie in the runner's own memory."""

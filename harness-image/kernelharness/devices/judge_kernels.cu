@@ -72,22 +72,71 @@ __device__ void store(double* at, double x) { *at = x; }
 __device__ void store(Half* at, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(at->bits) : "f"(x)); }
 __device__ void store(Brain* at, float x) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(at->bits) : "f"(x)); }
 
-// target = scale * signs * rotated(source); signs from `key`, none when it is 0.
+// target = factors * rotated(source): every element by a factor of its own, 0.25 to 1 in size, so that no sum over a
+// slot follows from sums over others. `signs`: whether factors may be negative.
 template <typename T>
-__device__ void refill(T* target, const T* source, u64 count, u64 shift, u64 key, float scale) {
+__device__ void refill(T* target, const T* source, u64 count, u64 shift, u64 key, u32 signs) {
   for (u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x; i < count; i += (u64)gridDim.x * blockDim.x) {
     const u64 from = i + shift < count ? i + shift : i + shift - count;
-    const bool flip = key && (mixed(key ^ (i >> 6)) >> (i & 63)) & 1;
-    store(target + i, wide(source[from]) * (flip ? -scale : scale));
+    const u64 drawn = mixed(key ^ i);
+    const float size = 0.25f + 0.75f * (float)(u32)(drawn >> 40) * 0x1p-24f;
+    store(target + i, wide(source[from]) * (signs && drawn & 1 ? -size : size));
   }
 }
 
-#define REFILL(name, type)                                                                              \
-  extern "C" __global__ void refill_##name(type* target, const type* source, u64 count, u64 shift,     \
-                                           u64 key, float scale) {                                      \
-    refill(target, source, count, shift, key, scale);                                                   \
+// found[0] += elements that are wrong; found[1] = the largest finite error so far, as the bits of a double. Equal
+// infinities, and NaN in the same place, are right although their difference is no number.
+template <typename T>
+__device__ void compare(const T* got, const T* want, u64 count, double atol, double rtol, u64* found) {
+  const auto least = (decltype(wide(*got)))atol, share = (decltype(wide(*got)))rtol;
+  decltype(wide(*got)) largest = 0;
+  u64 wrong = 0;
+  for (u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x; i < count; i += (u64)gridDim.x * blockDim.x) {
+    const auto mine = wide(got[i]), reference = wide(want[i]);
+    const auto error = mine < reference ? reference - mine : mine - reference;
+    const bool finite = error - error == 0;
+    const bool same = mine == reference || (mine != mine && reference != reference);
+    wrong += !(same || (finite && error <= least + share * (reference < 0 ? -reference : reference)));
+    if (finite && error > largest) largest = error;
   }
-REFILL(float32, float)
-REFILL(float64, double)
-REFILL(float16, Half)
-REFILL(bfloat16, Brain)
+  if (wrong) atomicAdd(found, wrong);
+  if (largest > 0) atomicMax(found + 1, (u64)__double_as_longlong((double)largest));
+}
+
+// found[0], found[1] += the sum and the sum of squares of the finite elements, as doubles; found[2] += their number.
+template <typename T>
+__device__ void sums(const T* values, u64 count, u64* found) {
+  double total = 0, squares = 0;
+  u64 finite = 0;
+  for (u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x; i < count; i += (u64)gridDim.x * blockDim.x) {
+    const double value = wide(values[i]);
+    if (value - value != 0) continue;
+    total += value;
+    squares += value * value;
+    ++finite;
+  }
+  for (u32 step = 16; step; step /= 2) {
+    total += __shfl_down_sync(~0u, total, step);
+    squares += __shfl_down_sync(~0u, squares, step);
+    finite += __shfl_down_sync(~0u, finite, step);
+  }
+  if (threadIdx.x & 31) return;
+  atomicAdd((double*)found, total);
+  atomicAdd((double*)found + 1, squares);
+  atomicAdd(found + 2, finite);
+}
+
+#define OF_TYPE(name, type)                                                                                      \
+  extern "C" __global__ void refill_##name(type* target, const type* source, u64 count, u64 shift, u64 key,     \
+                                           u32 signs) {                                                          \
+    refill(target, source, count, shift, key, signs);                                                            \
+  }                                                                                                              \
+  extern "C" __global__ void compare_##name(const type* got, const type* want, u64 count, double atol,          \
+                                            double rtol, u64* found) {                                           \
+    compare(got, want, count, atol, rtol, found);                                                                \
+  }                                                                                                              \
+  extern "C" __global__ void sums_##name(const type* values, u64 count, u64* found) { sums(values, count, found); }
+OF_TYPE(float32, float)
+OF_TYPE(float64, double)
+OF_TYPE(float16, Half)
+OF_TYPE(bfloat16, Brain)

@@ -49,10 +49,20 @@ class JudgeKernels:
         arguments = (_pointer(addresses), _pointer(widths), _pointer(values), ctypes.c_uint32(count))
         self._launch("gather", (-(-count // _THREADS), 1), *arguments)
 
-    def refill(self, dtype: str, target: int, source: int, count: int, shift: int, key: int, scale: float) -> None:
-        """target = scale * signs(key) * rotated(source, shift), elementwise; a key of 0 flips no sign."""
-        arguments = (_pointer(target), _pointer(source), _u64(count), _u64(shift), _u64(key), ctypes.c_float(scale))
-        self._stride(f"refill_{dtype}", count, *arguments)
+    def refill(self, dtype: str, target: int, source: int, count: int, shift: int, key: int, *, signs: bool) -> None:
+        """target = factors(key) * rotated(source, shift), elementwise; factors are 0.25 to 1 in size."""
+        places = (_pointer(target), _pointer(source), _u64(count))
+        self._stride(f"refill_{dtype}", count, *places, _u64(shift), _u64(key), ctypes.c_uint32(signs))
+
+    def compare(self, dtype: str, got: int, want: int, count: int, atol: float, rtol: float, found: int) -> None:
+        """To the two u64 at `found`: add how many elements are wrong; raise to the largest finite error, a double."""
+        places = (_pointer(got), _pointer(want), _u64(count))
+        limits = (ctypes.c_double(atol), ctypes.c_double(rtol))
+        self._stride(f"compare_{dtype}", count, *places, *limits, _pointer(found))
+
+    def sums(self, dtype: str, values: int, count: int, found: int) -> None:
+        """Add to the three words at `found`: sum and sum of squares (doubles) of the finite elements, their number."""
+        self._stride(f"sums_{dtype}", count, _pointer(values), _u64(count), _pointer(found))
 
     def _stride(self, name: str, count: int, *arguments: ctypes._SimpleCData[Any]) -> None:
         self._launch(name, (max(1, min(_BLOCKS, -(-count // _THREADS))), 1), *arguments)

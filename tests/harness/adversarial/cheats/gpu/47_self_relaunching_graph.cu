@@ -26,7 +26,7 @@ extern "C" int forward(float* out, const float* x, const float* weight, int64_t 
   static bool started = false;
   static int calls = 0;
   // Once nothing is allocated or loaded any more, which would wait for a graph that never ends.
-  if (!started && ++calls > 60) {
+  if (!started && ++calls > 25) {
     started = true;
     unsigned* seen;
     cudaMalloc(&seen, 4);

@@ -1,0 +1,175 @@
+"""What judging costs on a GPU at the size of KernelBench's level 1: one candidate, a batch of eight, a cold start.
+
+    python benchmarks/gpu_speed.py [--json FILE] [--logs FOLDER] [--only NAME ...]
+
+The clock of a candidate runs from the line before it (a batch's last baseline, or the result before) to its own
+result line, as a reader of the log sees them: warm means that baselines and facts of the problem are there. Everything
+before is the cold start, torch.compile included. Five secret correctness sets, eager and torch.compile timed beside
+every candidate. Prints a table of where the seconds go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean, median
+
+from kernelharness.protocol import (
+    Baseline,
+    Batch,
+    Candidate,
+    File,
+    Hello,
+    Message,
+    Problem,
+    ProblemFact,
+    Result,
+    Tolerance,
+    Toolchain,
+    parse_line,
+)
+
+HERE = Path(__file__).resolve().parent / "large"
+SOURCES = {("rmsnorm", "cuda"): "rmsnorm.cu", ("rmsnorm", "triton"): "rmsnorm_triton.py"}
+SOURCES |= {("softmax", "cuda"): "softmax.cu", ("softmax", "triton"): "softmax_triton.py"}
+THREADS = {"rmsnorm": (256, 128, 64, 192, 320, 384, 512, 1024), "softmax": (1024, 512, 256, 768, 896, 640, 384, 128)}
+"""What the eight candidates of a problem differ in."""
+
+
+def batch(problem: str, language: str, count: int) -> Batch:
+    name = SOURCES[problem, language]
+    source = (HERE / name).read_text()
+    candidates = []
+    for threads in THREADS[problem][:count]:
+        text = source.replace(f"THREADS = {THREADS[problem][0]}", f"THREADS = {threads}")
+        candidates.append(Candidate(id=f"threads-{threads}", files=[File(path=name, content=text)]))
+    return Batch(
+        id=f"{problem}-{language}-{count}",
+        problem=Problem(
+            files=[File(path="reference.py", content=(HERE / f"{problem}.py").read_text())],
+            tolerance=Tolerance(seeds=5),
+        ),
+        toolchain=Toolchain(language=language, arch="sm_90a", vendor="nvidia", run_timeout_seconds=20),
+        candidates=candidates,
+    )
+
+
+def judge(given: Batch, cache: str, log: Path) -> list[tuple[float, Message]]:
+    """(seconds since the start, message) for each line. Raise RuntimeError when the judge fails."""
+    with tempfile.TemporaryDirectory() as folder, log.with_suffix(".err").open("w") as errors:
+        path = Path(folder) / "batch.json"
+        path.write_text(given.to_json())
+        command = [sys.executable, "-m", "kernelharness", "judge", "--batch", str(path), "--cache", cache]
+        begin = time.monotonic()
+        lines: list[tuple[float, Message]] = []
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder) as process:
+            assert process.stdout
+            with log.open("w") as kept:
+                for line in process.stdout:
+                    lines.append((time.monotonic() - begin, parse_line(line)))
+                    kept.write(line)
+    if process.returncode:
+        raise RuntimeError(f"{given.id}: exit code {process.returncode}: {log.with_suffix('.err').read_text()[-2000:]}")
+    return lines
+
+
+def measured(lines: list[tuple[float, Message]], given: Batch) -> dict[str, object]:
+    facts = [message for _, message in lines if isinstance(message, ProblemFact)]
+    baselines = [(at, message) for at, message in lines if isinstance(message, Baseline)]
+    results = [(at, message) for at, message in lines if isinstance(message, Result)]
+    if not baselines or len(results) != len(given.candidates):
+        raise RuntimeError(f"{given.id}: {[fact.reason for fact in facts]}")
+    warm = baselines[-1][0]
+    fact = facts[0].cases[0]
+    walls = {
+        name: round(mean(result.walls.get(name, 0.0) for _, result in results), 3)
+        for name in ("compile", "warmup", "load", "correctness", "timing")
+    }
+    return {
+        "problem": given.problem.entry,
+        "bytes": fact.bytes_min,
+        "cold_seconds": round(warm, 2),
+        "seconds": round((results[-1][0] - warm) / len(results), 2),
+        "walls": walls,
+        "baseline_us": {message.arm: round(message.ns / 1e3, 1) for _, message in baselines if message.ns},
+        "notes": [message.note for _, message in baselines if message.note],
+        "candidates": [
+            {
+                "verdict": result.verdict.value,
+                "summary": result.summary,
+                "us": result.cases[0].ns / 1e3 if result.cases else None,
+                "speedup": result.speedup,
+                "half_width_percent": _half_width(result),
+                "blocks": result.cases[0].samples if result.cases else 0,
+                "walls": result.walls,
+                "flags": result.flags,
+            }
+            for _, result in results
+        ],
+    }
+
+
+def _half_width(result: Result) -> float | None:
+    if result.low is None or result.high is None or not result.speedup:
+        return None
+    return round(50 * (result.high - result.low) / result.speedup, 3)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--logs", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--only", nargs="*", default=[], help="parts of names like rmsnorm-cuda-8")
+    options = parser.parse_args()
+    report: dict[str, object] = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+    runs: dict[str, dict[str, object]] = {}
+    with tempfile.TemporaryDirectory(prefix="kernelharness-cache-") as cache:
+        for problem, language in SOURCES:
+            for count in (1, 8):
+                given = batch(problem, language, count)
+                if options.only and not any(part in given.id for part in options.only):
+                    continue
+                try:
+                    lines = judge(given, cache, options.logs / f"{given.id}.log")
+                    runs[given.id] = measured(lines, given)
+                except RuntimeError as error:
+                    runs[given.id] = {"error": str(error)}
+                    print(error, flush=True)
+                    continue
+                hello = next(message for _, message in lines if isinstance(message, Hello))
+                report |= {"device": hello.device, "driver": hello.driver, "versions": hello.versions}
+    report["runs"] = runs
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1))
+    _print(runs)
+    return int(any("error" in run for run in runs.values()))
+
+
+def _print(runs: dict[str, dict[str, object]]) -> None:
+    head = ("run", "s/candidate", "compile", "warmup", "load", "correct", "timing", "cold s", "half-width %", "speedup")
+    print(("{:20}" + "{:>12}" * (len(head) - 1)).format(*head))
+    for name, run in runs.items():
+        if "error" in run:
+            continue
+        walls, candidates = run["walls"], run["candidates"]
+        assert isinstance(walls, dict)
+        assert isinstance(candidates, list)
+        widths = [c["half_width_percent"] for c in candidates if c["half_width_percent"] is not None]
+        speedups = [c["speedup"] for c in candidates if c["speedup"]]
+        shown = [walls[key] for key in ("compile", "warmup", "load", "correctness", "timing")]
+        last = [f"{max(widths):.2f}" if widths else "-", f"{median(speedups):.2f}" if speedups else "-"]
+        print(("{:20}" + "{:>12}" * 9).format(name, run["seconds"], *shown, run["cold_seconds"], *last))
+        print("   ", run["baseline_us"], {c["verdict"] for c in candidates}, [c["us"] for c in candidates])
+        for candidate in candidates:
+            if candidate["verdict"] != "OK" or candidate["flags"]:
+                print("   ", candidate["verdict"], candidate["summary"], candidate["flags"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
