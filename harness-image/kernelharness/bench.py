@@ -26,7 +26,7 @@ from kernelharness.roofline import Bound
 from kernelharness.slots import Refill, distort, has_structure
 from kernelharness.timing import MIN_BLOCKS, Rule, calls_per_round
 
-CALIBRATION_ROUNDS = 15
+CALIBRATION_ROUNDS = 40
 CANDIDATE = "candidate"
 """The arm that nobody trusts."""
 AGAIN = "again"
@@ -249,9 +249,9 @@ class Bench:
             case.refill.fill_stack(stack, [base[index] for base in case.base_sets])
 
     def calibrate(self, case: CaseBench) -> None:
-        """What a round costs when nothing is called."""
-        times = sorted(self.run(self.reference, RunFlag.EMPTY) for _ in range(CALIBRATION_ROUNDS))
-        case.fixed_cost_ns = float(times[len(times) // 2])
+        """What a round costs when nothing is called. The first ones cost more."""
+        times = [self.run(self.reference, RunFlag.EMPTY) for _ in range(CALIBRATION_ROUNDS)]
+        case.fixed_cost_ns = float(median(times[CALIBRATION_ROUNDS // 4 :]))
 
     def round(
         self,
@@ -296,8 +296,7 @@ class Bench:
         most = min(MOST_CALLS, MAX_REPORTS // max(1, len(case.fact.outputs)))
         # A result that lies where the one before lay is seen in the correctness sets, unless there is one at a time.
         most = 1 if case.streamed else min(most, self.device.capacity("arena") // case.inputs.stride)
-        block_ns = max(rule.block_ns, self.device.least_block_ns)
-        return calls_per_round(slowest_ns, block_ns, slot, self.device.round_bytes, max(1, most))
+        return calls_per_round(slowest_ns, rule.block_ns, slot, self.device.round_bytes, max(1, most))
 
 
 def blocks(

@@ -56,7 +56,7 @@ from kernelharness.reference import (
 )
 from kernelharness.results import accepted, compile_rejection, rejected
 from kernelharness.roofline import bound_of, with_bound
-from kernelharness.timing import CONFIRMING, SCREENING, Rule
+from kernelharness.timing import CONFIRMING, Rule
 from kernelharness.trial import Trial
 from kernelharness.verdicts import Rejection
 from kernelharness.warmup import WarmFolder, warm
@@ -140,7 +140,7 @@ class Judge:
 
     @property
     def rule(self) -> Rule:
-        return CONFIRMING if self.batch.purpose is Purpose.CONFIRM else SCREENING
+        return CONFIRMING if self.batch.purpose is Purpose.CONFIRM else self.device.screening
 
     # -- the problem --------------------------------------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ class Judge:
         again = self._reference("again", "reference")
         arms = {**self.runners, "again": again}
         # A probe's times and ratio stand for the whole search; everywhere else they are measured again with candidates.
-        rule = CONFIRMING if self.batch.purpose is Purpose.PROBE else SCREENING
+        rule = CONFIRMING if self.batch.purpose is Purpose.PROBE else self.device.screening
         try:
             for case in self.timed_cases:
                 for baseline in time_baselines(self.bench, case, arms, rule):

@@ -139,11 +139,14 @@ class Runner:
         except (BrokenPipeError, ConnectionResetError):
             self._wait_dead()
 
-    def wait(self, deadline: float) -> Reply:
-        """The reply to the last order. Raise RunnerFault for everything else that can happen before `deadline`."""
+    def wait(self, deadline: float, *, spin: bool = False) -> Reply:
+        """The reply to the last order. Raise RunnerFault for everything else that can happen before `deadline`.
+
+        `spin`: look all the time, where a CPU can be spared and waking up would be most of what is measured.
+        """
         while True:
             left = deadline - time.monotonic()
-            events = self._selector.select(max(0.0, left))
+            events = self._selector.select(0.0 if spin else max(0.0, left))
             if not events and left <= 0:
                 raise RunnerFault(self, FaultKind.TIMEOUT, f"{self.name} gave no answer in time")
             reply: Reply | None = None

@@ -128,6 +128,12 @@ def _if_equal(index: int, values: tuple[int, ...], then: int, otherwise: int) ->
     return [*block, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, then)]
 
 
+def _if_own(pid: int, then: int, otherwise: list[_Instruction]) -> list[_Instruction]:
+    """The first argument is the caller's own process, by its number or by 0."""
+    own = [_argument(0), (_JUMP_EQUAL, 1, 0, 0), (_JUMP_EQUAL, 0, 1, pid), (_RETURN, 0, 0, then)]
+    return [*own, *otherwise]
+
+
 def _if_null(index: int, then: int, otherwise: int) -> list[_Instruction]:
     """Both halves of a pointer are zero."""
     low = _OFFSET_ARGS + 8 * index
@@ -187,7 +193,8 @@ def runner_filter(pid: int, *, listener: bool, cuda: bool) -> bytes:
     assembler.on("open", _if_bits(1, _WRITE_FLAGS, read_only, _RET_ALLOW))
     assembler.on("openat", _if_bits(2, _WRITE_FLAGS, read_only, _RET_ALLOW))
     assembler.on("prctl", _if_equal(0, (_PR_SET_NAME, _PR_GET_NAME, _PR_GET_DUMPABLE, _PR_SET_VMA), _RET_ALLOW, denied))
-    assembler.on("prlimit64", _if_null(2, _RET_ALLOW, hostile))
+    # Its own limits it may change: the hard ones hold. cuDNN does so with the size of the stack.
+    assembler.on("prlimit64", _if_own(pid, _RET_ALLOW, _if_null(2, _RET_ALLOW, hostile)))
     # F_SETOWN and F_SETSIG would send any signal to any process: only these commands exist.
     assembler.on("fcntl", _if_equal(1, _FCNTL_COMMANDS, _RET_ALLOW, denied))
     refused = _RET_ERRNO | errno.ENOTTY

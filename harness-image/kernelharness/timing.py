@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 CONFIDENCE = 0.97
@@ -35,6 +35,12 @@ class Estimate:
     def shifted(self, by: float) -> Estimate:
         """The same against another baseline, whose time is known as exp(by) of this one's."""
         return Estimate(self.mean + by, self.low + by, self.high + by, self.samples)
+
+    def widened(self, spread: float) -> Estimate:
+        """The same with something that no number of blocks shows, of this standard deviation."""
+        extra = _NORMAL_QUANTILE * spread
+        low, high = math.hypot(self.mean - self.low, extra), math.hypot(self.high - self.mean, extra)
+        return Estimate(self.mean, self.mean - low, self.mean + high, self.samples)
 
     @property
     def standard_error(self) -> float:
@@ -73,6 +79,10 @@ class Rule:
 SCREENING = Rule(
     0.02, 0.1, max_blocks=16, budget_ns=1_500_000_000, patience_ns=4_000_000_000, block_ns=6_000_000, slower_stops=True
 )
+SCREENING_DEVICE = replace(
+    SCREENING, half_width=0.0075, relative=0.03, max_blocks=40, budget_ns=1_200_000_000, block_ns=14_000_000
+)
+"""Of a device with a clock of its own: less noise, but rounds that cost more than the calls in them."""
 CONFIRMING = Rule(
     0.005,
     0.1,

@@ -25,8 +25,6 @@ _EXACT_EVERY = 4
 """One timed round in so many is compared with float64 too."""
 _PLANS, _SLOW_START = 3, 4
 """How often blocks are planned, at most, and how many times faster than expected calls may be."""
-_SUSPICIONS = 8
-"""So many more runs show whether it was the candidate or the machine that kept the device at work."""
 _AUDITS = 5
 _AHEAD_FACTOR, _AHEAD_NS = 3.0, 300_000.0
 """The first call of a round may take so many times an average one, and this much longer: it wakes threads up."""
@@ -116,14 +114,13 @@ class Trial:
             else:
                 text = f"calls took {slowest:.0f} ns until they were timed, and {expected:.0f} ns then"
                 raise Rejection(Verdict.TIMING_MISMATCH, text)
-            for _ in range(_SUSPICIONS if self.bench.device.is_suspicious else 0):
-                self.bench.run(self.runner, self.flags)
+            self.bench.device.expect_clean()
         if samples.is_noisy:
             self.noisy = True
         if AGAIN in arms:
             # Two equal arms in the very blocks that the candidate ran in say best what these blocks can tell apart.
             case.noise = noise_of(samples.ratios("eager", AGAIN))
-        return _case_result(case, samples, lead)
+        return _case_result(case, samples, lead, self.bench.device.process_spread)
 
     def _samples(self, case: CaseBench, arms: dict[str, Runner], lead: str, slowest_ns: float, rule: Rule) -> Samples:
         calls, rounds = self.bench.plan(case, slowest_ns, rule)
@@ -223,8 +220,8 @@ class Trial:
 _SAID = {"given": "as the problem makes them", "mixed": "signs mixed, rescaled", "outliers": "some large values"}
 
 
-def _case_result(case: CaseBench, samples: Samples, lead: str) -> CaseResult:
-    found = {name: estimate(samples.ratios(name, CANDIDATE)) for name in case.baseline_ns}
+def _case_result(case: CaseBench, samples: Samples, lead: str, spread: float) -> CaseResult:
+    found = {name: estimate(samples.ratios(name, CANDIDATE)).widened(spread) for name in case.baseline_ns}
     baseline_ns = samples.call_ns(lead)
     if case.compile_ratio is not None:
         found["compile"] = found["eager"].shifted(math.log(case.compile_ratio))

@@ -22,6 +22,7 @@ from kernelharness.layout import PAGE, Layout
 from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.protocol import TensorFact, Verdict
 from kernelharness.slots import Refill
+from kernelharness.timing import SCREENING
 
 _VIEW_FACTOR = 16
 """How many times its own size an output may span in the runner's memory, gaps included."""
@@ -109,8 +110,12 @@ class Device(ABC):
     """Correctness sets that do not fit all at once are made one after the other; else there are fewer of them."""
     passes: Passes | None = None
     """Faster ways over whole tensors than torch's."""
-    least_block_ns = 0
-    """A block of the slowest arm is at least so long, because T's clock is no better."""
+    screening = SCREENING
+    """How candidates of a search are timed."""
+    process_spread = 0.0
+    """Standard deviation of the log ratio of two processes that do the same: where their memory lies is luck, and lasts
+    as long as they do.
+    """
 
     round_bytes = 128 << 20
     """Slots and results of one arm in one round, unless a single call has more."""
@@ -177,10 +182,8 @@ class Device(ABC):
     def admit(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
         """A candidate's runner begins: what happens to the device from now on may be its work."""
 
-    @property
-    def is_suspicious(self) -> bool:
-        """Whether something that happened since `admit` may be the candidate's work, and more runs would tell."""
-        return False
+    def expect_clean(self) -> None:  # noqa: B027  (most devices need nothing)
+        """Raise OutputFault when the device was at work between runs too often since `admit` for it to be chance."""
 
     def forget(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
         """The runner is dead: let go of what was its own."""

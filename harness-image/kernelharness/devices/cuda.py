@@ -11,7 +11,6 @@ Neighbours: base.py (the interface), cuda_outputs.py (results), cuda_passes.py (
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from kernelharness.layout import Layout
 from kernelharness.processes import Runner
 from kernelharness.protocol import TensorFact, Verdict
 from kernelharness.slots import Refill, device_bytes, stack_at, tensor_at
+from kernelharness.timing import SCREENING_DEVICE
 
 _SHARE = 1 / 12
 """Of the device's memory: slots of one round, unless one call has more, and correctness sets, where all fit."""
@@ -47,8 +47,11 @@ _WARM_SECONDS = 0.3
 _LATE_FACTOR = 1.5
 _LATE_NS = 200_000.0
 """A canary, or a copy, is late when it takes so many times what it takes on an idle device, and this much more."""
-_MOST_LATE = 3
-"""One late canary may be the machine's; so many during one candidate are the candidate's."""
+_RECENT, _RECENT_LATE = 8, 6
+_LEAST_LATE, _LATE_SHARE = 3, 1 / 3
+"""A late run now and then is the machine's. So many of the last ones, or such a share of all, are the candidate's."""
+_SPINNING_CPUS = 4
+"""With so many, T can keep one busy while it waits."""
 _CEILING_BYTES = 1 << 30
 _COPY_BYTES = 256 << 20
 
@@ -69,7 +72,8 @@ class CudaDevice(Device):
     inputs_are_read_only = False
     reads_references = True
     streams_sets = True
-    least_block_ns = 20_000_000
+    screening = SCREENING_DEVICE
+    process_spread = 0.003
 
     def __init__(self) -> None:
         torch.cuda.init()  # type: ignore[no-untyped-call]
@@ -82,6 +86,7 @@ class CudaDevice(Device):
         self.name = str(properties.name)
         self.driver = self._nvml.driver()
         self.threads = machine.usable_cpus()
+        self._spins = self.threads >= _SPINNING_CPUS
         self.cache_bytes = int(properties.L2_cache_size)
         self.memory_bytes = machine.memory_limit()
         self.passes = CudaPasses(self._cudart, self._kernels)
@@ -101,8 +106,11 @@ class CudaDevice(Device):
         self._windows: dict[int, Window] = {}
         self._exposed: list[tuple[str, int, int]] = []
         self._suspect: Runner | None = None
-        self._late = 0
-        self._late_seen = 0
+        self._late = ""
+        """What was late in the run that is going on; empty when nothing was."""
+        self._runs: dict[bool, list[bool]] = {}
+        """By trust: which runs since the candidate was admitted had something late in them."""
+        self._busy = False
         self.idle = Idle()
         self._samplings: deque[float] = deque(maxlen=_CALIBRATIONS)
         """Nanoseconds that sampling took after empty runs."""
@@ -174,11 +182,13 @@ class CudaDevice(Device):
 
     def admit(self, runner: Runner) -> None:
         self._suspect = runner
-        self._late = self._late_seen = 0
+        self._runs = {True: [], False: []}
 
-    @property
-    def is_suspicious(self) -> bool:
-        return self._suspect is not None and self._late > 0
+    def expect_clean(self) -> None:
+        for runs in self._runs.values():
+            if sum(runs) >= max(_LEAST_LATE, _LATE_SHARE * len(runs)):
+                text = f"the device was at work between calls in {sum(runs)} of {len(runs)} runs"
+                raise OutputFault(Verdict.BACKGROUND_WORK, text)
 
     def forget(self, runner: Runner) -> None:
         self._windows.pop(runner.pid, None)
@@ -199,15 +209,17 @@ class CudaDevice(Device):
         outputs = self._of(runner)
         window = self._windows[runner.pid]
         empty = bool(order.flags & RunFlag.EMPTY)
+        self._late = ""
         ranges = ([], []) if runner.trusted else outputs.ranges()
         outputs.choose(self._random, order.a or window.calls)
         if not runner.trusted:
             self._hide(window)
+        outputs.touch()
         self._reveal(window, *ranges)
         begin = time.perf_counter_ns()
+        runner.tell(order)  # so that it wakes up once
         runner.resume()
-        runner.tell(order)
-        runner.wait(deadline)
+        runner.wait(deadline, spin=self._spins)
         early = outputs.sample(same=empty)
         end = time.perf_counter_ns()
         runner.stop()
@@ -218,6 +230,7 @@ class CudaDevice(Device):
             late = outputs.sample_again()
             if early is not None and late is not None and not np.array_equal(early, late):
                 raise OutputFault(Verdict.LATE_OUTPUT, "outputs were still being written when the call had returned")
+        self._weigh(runner)
         return end - begin
 
     def _hide(self, window: Window) -> None:
@@ -276,14 +289,21 @@ class CudaDevice(Device):
         return _LATE_FACTOR * self.idle.canary_ns + _LATE_NS
 
     def _judge_time(self, when: str, took_ns: float, limit_ns: float) -> None:
-        """Note that T's own work took too long. Raise OutputFault when there is a candidate and it did so often."""
-        if took_ns <= limit_ns:
+        """Note that T's own work took too long."""
+        if took_ns > limit_ns:
+            self._busy = True
+            self._late = (
+                f"the device was at work {when}: {took_ns / 1e3:.0f} us instead of {limit_ns / 1e3:.0f} at most"
+            )
+
+    def _weigh(self, runner: Runner) -> None:
+        """Note whether the run was late. Raise OutputFault when nearly all of the last ones were."""
+        if self._suspect is None:
             return
-        self._late += 1
-        text = f"the device was at work {when}: {took_ns / 1e3:.0f} us for what takes {limit_ns / 1e3:.0f} us at most"
-        print(f"kernelharness: {text}", file=sys.stderr)
-        if self._suspect is not None and self._late >= _MOST_LATE:
-            raise OutputFault(Verdict.BACKGROUND_WORK, text)
+        runs = self._runs[runner.trusted]
+        runs.append(bool(self._late))
+        if sum(runs[-_RECENT:]) >= _RECENT_LATE:
+            raise OutputFault(Verdict.BACKGROUND_WORK, self._late or "the device was at work between calls")
 
     def _expect_unchanged(self, window: Window) -> None:
         """Raise OutputFault when what runners may only read differs from what T wrote there."""
@@ -301,7 +321,7 @@ class CudaDevice(Device):
         """Nothing to do: the canary behind every copy flushes the cache."""
 
     def watch(self) -> Interference:
-        busy, self._late_seen = self._late > self._late_seen, self._late
+        busy, self._busy = self._busy, False
         return Interference(throttled=self._nvml.is_throttled(), busy=busy)
 
     # -- what the device can do ---------------------------------------------------------------------------------------
