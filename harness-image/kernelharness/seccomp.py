@@ -193,7 +193,7 @@ def runner_filter(pid: int, *, listener: bool, cuda: bool) -> bytes:
     assembler.on("open", _if_bits(1, _WRITE_FLAGS, read_only, _RET_ALLOW))
     assembler.on("openat", _if_bits(2, _WRITE_FLAGS, read_only, _RET_ALLOW))
     assembler.on("prctl", _if_equal(0, (_PR_SET_NAME, _PR_GET_NAME, _PR_GET_DUMPABLE, _PR_SET_VMA), _RET_ALLOW, denied))
-    # Its own limits it may change: the hard ones hold. cuDNN does so with the size of the stack.
+    # Its own limits it may change, as libraries do: the hard ones hold.
     assembler.on("prlimit64", _if_own(pid, _RET_ALLOW, _if_null(2, _RET_ALLOW, hostile)))
     # F_SETOWN and F_SETSIG would send any signal to any process: only these commands exist.
     assembler.on("fcntl", _if_equal(1, _FCNTL_COMMANDS, _RET_ALLOW, denied))
