@@ -21,10 +21,10 @@ extern "C" __global__ void canary(uint4* buffer, u64 count) {
   }
 }
 
-// Every word becomes another one.
-extern "C" __global__ void scramble(u32* words, u64 count, u64 key) {
+// Every word becomes one that nobody can foresee.
+extern "C" __global__ void scramble(u64* words, u64 count, u64 key) {
   for (u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x; i < count; i += (u64)gridDim.x * blockDim.x)
-    words[i] ^= (u32)mixed(key ^ i) | 1u;
+    words[i] = mixed(key ^ i);
 }
 
 extern "C" __global__ void differences(const u32* left, const u32* right, u64 count, u64* found) {

@@ -31,8 +31,8 @@ class JudgeKernels:
         self._stride("canary", nbytes // 16, _pointer(buffer), _u64(nbytes // 16))
 
     def scramble(self, address: int, nbytes: int, key: int) -> None:
-        """Change every 32-bit word."""
-        self._stride("scramble", nbytes // 4, _pointer(address), _u64(nbytes // 4), _u64(key))
+        """Fill with what follows from `key` alone; `nbytes` is a multiple of 8."""
+        self._stride("scramble", nbytes // 8, _pointer(address), _u64(nbytes // 8), _u64(key))
 
     def differences(self, left: int, right: int, nbytes: int, found: int) -> None:
         """Add the number of 32-bit words that differ to the u64 at `found`."""
