@@ -1,6 +1,7 @@
 # expect: RUNTIME_ERROR
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # A tensor that computes its values when somebody looks at them, after the clock was stopped.
 import torch
 import torch.nn as nn
