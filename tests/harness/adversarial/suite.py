@@ -139,5 +139,6 @@ def _entry(path: Path) -> Entry:
         language=language,
         no_gain_over=said.get("no gain over", ""),
         is_honest=is_honest,
-        numbers=frozenset(int(word) for word in numbers if word.strip().isdigit()),
+        numbers=frozenset(int(word) for word in numbers if word.strip().isdigit())
+        & set(HONEST if is_honest else CHEATS),
     )
