@@ -148,6 +148,12 @@ def mark_fooled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def reference(problem: str) -> str:
+    """The problem's text, with the function that KernelBench insists on."""
+    source = suite.problem_source("gpu", problem)
+    return source if "def get_init_inputs" in source else f"{source}\n\ndef get_init_inputs():\n    return []\n"
+
+
 # -- native candidates -------------------------------------------------------------------------------------------------
 
 
@@ -244,7 +250,7 @@ class Worker:
         """(KernelBench's result, or none; what became of the process where that is not "it ended")."""
         assert self.process.stdin
         order = {
-            "reference": suite.problem_source("gpu", task.entry.problem),
+            "reference": reference(task.entry.problem),
             "candidate": task.candidate,
             "backend": task.backend,
             "result": str(self.result),
