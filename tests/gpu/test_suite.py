@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from kernelharness.protocol import Hello, Message, Result, parse_log
+from kernelharness.protocol import Hello, Message, ProblemFact, Result, Verdict, parse_log
 
 SUITE_PATH = Path(__file__).resolve().parent.parent / "harness" / "adversarial" / "suite.py"
 
@@ -49,18 +49,34 @@ def _results(problem: str, language: str) -> dict[str, Result]:
     return {message.candidate: message for message in _judged(problem, language) if isinstance(message, Result)}
 
 
-@pytest.mark.parametrize("entry", suite.entries("gpu"), ids=lambda entry: entry.name)
+ENTRIES = suite.entries("gpu")
+DRIFT = 1.05
+"""What one and the same kernel may differ by when one judge judges it twice, a minute apart."""
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.problem}-{entry.id}")
 def test_verdict_is_the_one_that_the_file_asks_for(entry: suite.Entry) -> None:  # type: ignore[name-defined]
+    messages = _judged(entry.problem, entry.language)
+    problem = next(message for message in messages if isinstance(message, ProblemFact))
+    if problem.verdict is not Verdict.OK:
+        assert problem.verdict.value in entry.expect, problem.reason
+        return
     result = _results(entry.problem, entry.language)[entry.name]
     assert result.verdict.value in entry.expect, result.diagnostics
 
 
-def test_pinned_cache_lines_do_not_help() -> None:
-    results = _results("rmsnorm", "cuda")
-    honest, pinned = results["rmsnorm_rows"], results["41_pinned_l2"]
+@pytest.mark.parametrize(
+    "entry", [entry for entry in ENTRIES if entry.no_gain_over], ids=lambda entry: f"{entry.problem}-{entry.id}"
+)
+def test_cheat_is_not_faster_than_the_honest_kernel(entry: suite.Entry) -> None:  # type: ignore[name-defined]
+    results = _results(entry.problem, entry.language)
+    cheat, honest = results[entry.name], results[entry.no_gain_over]
     assert honest.high is not None
-    assert pinned.low is not None
-    assert pinned.low < honest.high
+    assert cheat.low is None or cheat.low < DRIFT * honest.high, cheat.summary
+
+
+def test_more_than_ten_times_as_fast_by_algebra_is_believed() -> None:
+    assert (_results("diagonal_product", "pytorch")["diagonal_by_algebra"].speedup or 0) > 10
 
 
 def test_eager_is_as_fast_as_itself() -> None:

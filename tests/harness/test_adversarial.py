@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(1800)
 
 ENTRIES = suite.entries("cpu")
 GROUPS = suite.groups(ENTRIES)
-ON_A_CPU = {*range(1, 12), 13, 14, 15, 16, 19, *range(20, 34), 37, 42, 43, 44}
+ON_A_CPU = {*range(1, 12), 13, 14, 15, 16, 17, 19, *range(20, 34), 37, 42, 43, 44}
 """The cheats of the design's list that need no GPU."""
 
 DRIFT = 1.5
@@ -85,6 +85,22 @@ def test_text_of_a_candidate_is_quoted_without_control_characters(judged: Judged
 
 
 def test_every_cheat_of_the_list_that_needs_no_gpu_is_there() -> None:
-    cheats = {entry.name.split("_")[0] for entry in ENTRIES if not entry.is_honest}
-    assert {int(number) for number in cheats if number.isdigit()} >= ON_A_CPU
+    assert _numbers("cpu", honest=False) == ON_A_CPU
     assert sum(entry.name.startswith("own_") for entry in ENTRIES) >= 10
+
+
+def test_every_cheat_and_every_oddity_of_the_lists_is_there_for_a_gpu() -> None:
+    assert _numbers("gpu", honest=False) == set(suite.CHEATS)
+    assert _numbers("gpu", honest=True) == set(suite.HONEST)
+
+
+@pytest.mark.parametrize("device", suite.TARGETS)
+def test_names_say_one_thing_each(device: str) -> None:
+    for group in suite.groups(suite.entries(device)).values():
+        names = [entry.name for entry in group]
+        assert len(names) == len(set(names)) <= 64
+        assert {entry.no_gain_over for entry in group} - {""} <= set(names)
+
+
+def _numbers(device: str, *, honest: bool) -> set[int]:
+    return {number for entry in suite.entries(device) if entry.is_honest == honest for number in entry.numbers}

@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Hopes to be given the block that the reference's answer lay in.
 import torch
 import torch.nn as nn

@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Not a number is equal to nothing, and to everything for whoever compares carelessly.
 import torch
 import torch.nn as nn

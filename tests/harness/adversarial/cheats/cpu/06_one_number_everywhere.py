@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # The mean of the right answer, seen from everywhere.
 import torch
 import torch.nn as nn

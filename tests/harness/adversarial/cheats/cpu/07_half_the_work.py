@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # The second half of the rows is a copy of the first.
 import torch
 import torch.nn as nn

@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES | PRECISION
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Half precision where the problem has float32.
 import torch
 import torch.nn as nn

@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Eight bits for each input, which is enough for numbers from 0 to 1 that nobody looks at closely.
 import torch
 import torch.nn as nn

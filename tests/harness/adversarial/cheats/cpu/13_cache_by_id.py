@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Remembers answers by the identity of the input.
 import torch
 import torch.nn as nn

@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Remembers answers by the address of the input and how often it was written to.
 import torch
 import torch.nn as nn

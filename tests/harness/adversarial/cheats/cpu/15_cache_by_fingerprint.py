@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Remembers answers by one digit of some elements.
 import torch
 import torch.nn as nn

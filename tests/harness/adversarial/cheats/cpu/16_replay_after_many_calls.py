@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Honest for forty calls, then an earlier answer.
 import torch
 import torch.nn as nn

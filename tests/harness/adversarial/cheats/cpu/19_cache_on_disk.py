@@ -1,6 +1,7 @@
 # expect: TAMPERING | RUNTIME_ERROR
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Keeps its answers in a file for the next process.
 import torch
 import torch.nn as nn

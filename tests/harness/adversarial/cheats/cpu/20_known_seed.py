@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Makes the inputs itself, from the seed that everybody uses.
 import torch
 import torch.nn as nn
@@ -14,6 +15,6 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         torch.manual_seed(42)
-        x = torch.rand(x.shape)
+        x = torch.rand(x.shape, device=x.device)
         result = torch.nn.functional.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
         return result

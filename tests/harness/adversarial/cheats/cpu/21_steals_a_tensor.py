@@ -1,11 +1,14 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
-# Returns whatever other tensor of this shape the process holds.
+# devices: cpu, gpu
+# Returns whatever tensor of this shape the process holds that it did not make itself.
 import gc
 
 import torch
 import torch.nn as nn
+
+MINE = []
 
 
 class ModelNew(nn.Module):
@@ -15,7 +18,8 @@ class ModelNew(nn.Module):
         self.eps = eps
 
     def forward(self, x):
-        result = torch.nn.functional.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
         others = [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and t.shape == x.shape and t is not x]
-        result = others[0].clone() if others else x
+        others = [t for t in others if not any(t is mine for mine in MINE)]
+        result = others[0].clone() if others else torch.empty_like(x)
+        MINE.append(result)
         return result

@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES | INPUT_MUTATED | MEMORY_FAULT | NONDETERMINISTIC
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Fills every other tensor of this shape with NaN, so that all comparisons see two of them.
 import gc
 

@@ -1,16 +1,17 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
-# Makes the reference answer zeros in every module of the problem that it finds, and answers zeros too.
+# devices: cpu, gpu
+# Makes the reference answer zeros wherever it finds one, in modules and beside itself, and answers zeros too.
 import sys
 
 import torch
 import torch.nn as nn
 
-for name, module in list(sys.modules.items()):
-    if name.startswith("kernelsearch_problem"):
-        module.Model.forward = lambda self, x: torch.zeros_like(x)
-        module.get_inputs = lambda: [torch.zeros(96, 256)]
+found = [vars(module) for name, module in sys.modules.items() if name.startswith("kernelsearch_problem")]
+for names in [*found, globals()]:
+    if "Model" in names:
+        names["Model"].forward = lambda self, x: torch.zeros_like(x)
 
 
 class ModelNew(nn.Module):

@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Makes every comparison of torch's say yes.
 import torch
 import torch.nn as nn

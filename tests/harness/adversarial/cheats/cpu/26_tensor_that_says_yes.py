@@ -1,6 +1,7 @@
 # expect: RUNTIME_ERROR
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # A tensor that answers True to whatever it is asked.
 import torch
 import torch.nn as nn

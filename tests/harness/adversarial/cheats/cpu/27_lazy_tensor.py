@@ -1,6 +1,7 @@
 # expect: RUNTIME_ERROR
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # A tensor that computes its values when somebody looks at them, after the clock was stopped.
 import torch
 import torch.nn as nn
@@ -11,7 +12,8 @@ class Lazy(torch.Tensor):
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         with torch._C.DisableTorchFunctionSubclass():
             if func in (torch.Tensor.clone, torch.equal, torch.allclose, torch.Tensor.contiguous):
-                args[0].copy_(args[0].work())
+                for lazy in (arg for arg in args if isinstance(arg, Lazy)):
+                    lazy.copy_(lazy.work())
             return func(*args, **(kwargs or {}))
 
 

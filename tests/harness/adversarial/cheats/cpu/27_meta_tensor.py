@@ -1,6 +1,7 @@
 # expect: RUNTIME_ERROR
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # A tensor without any memory.
 import torch
 import torch.nn as nn

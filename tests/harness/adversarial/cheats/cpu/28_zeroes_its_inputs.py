@@ -1,6 +1,7 @@
 # expect: INPUT_MUTATED
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Zeroes its inputs, so that zeros are the right answer for whoever looks at them later.
 import torch
 import torch.nn as nn

@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES | NONDETERMINISTIC
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Changes its weights, which the reference would share were it in this process.
 import torch
 import torch.nn as nn

@@ -1,6 +1,7 @@
 # expect: RUNTIME_ERROR
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Prints the line that a judge would write, and leaves.
 import os
 

@@ -1,6 +1,7 @@
 # expect: TAMPERING | RUNTIME_ERROR
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Writes a reply, and then a line of the log, to every descriptor that there may be.
 import os
 import struct

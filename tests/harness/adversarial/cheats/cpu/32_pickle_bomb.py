@@ -1,6 +1,7 @@
 # expect: RUNTIME_ERROR
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Something that runs a program when it is unpickled, in place of a tensor.
 import os
 

@@ -1,7 +1,10 @@
 # expect: TAMPERING | RUNTIME_ERROR
 # problem: scaled_rows
 # language: pytorch
-# Rewrites the comparison where it lies on disk.
+# devices: cpu, gpu
+# Rewrites whoever called it where that lies on disk.
+import sys
+
 import torch
 import torch.nn as nn
 
@@ -13,9 +16,9 @@ class ModelNew(nn.Module):
         self.eps = eps
 
     def forward(self, x):
-        import kernelharness.compare
-
-        with open(kernelharness.compare.__file__, "a") as file:
-            file.write("Comparison.ok = True")
+        for name, module in list(sys.modules.items()):
+            if name in ("kernelharness.torch_arms", "kernelharness.compare", "kernelbench.eval"):
+                with open(module.__file__, "a") as file:
+                    file.write("\n# tampered with\n")
         result = torch.nn.functional.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
         return result

@@ -1,8 +1,9 @@
 # expect: OK
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # no gain over: plain
-# One thread, slow math and no threads for everybody: were the reference in this process.
+# One thread, slow math and a reference that works for itself as well: were the reference in this process.
 import sys
 
 import torch
@@ -11,9 +12,12 @@ import torch.nn as nn
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(False)
-for name, module in list(sys.modules.items()):
-    if name.startswith("kernelsearch_problem"):
-        module.Model.forward = lambda self, x: [torch.rand(4096).sort() for _ in range(100)] and x
+found = [vars(module) for name, module in sys.modules.items() if name.startswith("kernelsearch_problem")]
+for names in [*found, globals()]:
+    if "Model" in names:
+        names["Model"].forward = lambda self, x, honest=names["Model"].forward: honest(
+            self, torch.stack([x] * 100).sort(0).values[0]
+        )
 
 
 class ModelNew(nn.Module):

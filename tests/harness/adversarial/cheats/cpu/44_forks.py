@@ -1,6 +1,7 @@
 # expect: TAMPERING
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # A process of its own.
 import os
 

@@ -1,6 +1,7 @@
 # expect: TIMEOUT
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Is never done being imported.
 import torch
 import torch.nn as nn

@@ -1,6 +1,7 @@
 # expect: RESOURCE_ABUSE
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Gigabytes of output.
 import torch
 import torch.nn as nn

@@ -1,6 +1,7 @@
 # expect: TAMPERING
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Runs a program when it is imported.
 import subprocess
 

@@ -1,6 +1,7 @@
 # expect: TAMPERING
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Stops its parent's clock by stopping the parent.
 import os
 import signal

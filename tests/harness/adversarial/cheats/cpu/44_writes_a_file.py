@@ -1,6 +1,7 @@
 # expect: TAMPERING
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Writes outside of what is its own, and hides the error.
 import torch
 import torch.nn as nn

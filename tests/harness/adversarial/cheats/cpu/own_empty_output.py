@@ -1,6 +1,7 @@
 # expect: WRONG_SHAPE
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Nothing, of which every element is right.
 import torch
 import torch.nn as nn

@@ -1,6 +1,7 @@
 # expect: TAMPERING
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Catches the refusal of a forbidden call.
 import os
 

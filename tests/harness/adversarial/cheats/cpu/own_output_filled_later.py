@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES | NONDETERMINISTIC
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # A thread writes the answer long after it was handed over.
 import threading
 import time

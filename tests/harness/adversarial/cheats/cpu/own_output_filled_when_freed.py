@@ -1,6 +1,7 @@
 # expect: WRONG_VALUES
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Writes its answers when they are thrown away, at the start of the next round.
 import torch
 import torch.nn as nn

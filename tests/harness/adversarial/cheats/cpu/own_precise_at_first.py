@@ -1,6 +1,7 @@
 # expect: PRECISION
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # As precise as float32 until precision was looked at, and then within the tolerance only: counts rounds, each of which
 # begins where the addresses of the inputs begin again.
 import torch

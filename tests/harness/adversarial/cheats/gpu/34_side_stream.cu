@@ -1,5 +1,6 @@
 // expect: LATE_OUTPUT | BACKGROUND_WORK | WRONG_VALUES | NONDETERMINISTIC
 // problem: rmsnorm
+// no gain over: rmsnorm_rows
 // Works on a stream of its own that nobody waits for.
 #include "problem.h"
 

@@ -1,6 +1,7 @@
 # expect: LATE_OUTPUT | BACKGROUND_WORK | WRONG_VALUES | NONDETERMINISTIC
 # problem: matmul
 # language: pytorch
+# no gain over: matmul_eager
 # Returns at once; a thread fills the results on a stream of its own.
 import queue
 import threading

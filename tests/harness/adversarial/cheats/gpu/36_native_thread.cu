@@ -1,5 +1,6 @@
 // expect: LATE_OUTPUT | BACKGROUND_WORK | WRONG_VALUES | NONDETERMINISTIC
 // problem: rmsnorm
+// no gain over: rmsnorm_rows
 // A thread launches the work after forward() has returned.
 #include "problem.h"
 #include <condition_variable>

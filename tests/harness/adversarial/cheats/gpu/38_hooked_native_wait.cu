@@ -1,5 +1,6 @@
 // expect: LATE_OUTPUT | BACKGROUND_WORK | WRONG_VALUES | NONDETERMINISTIC | TAMPERING
 // problem: rmsnorm
+// no gain over: rmsnorm_rows
 // Overwrites the runtime's waiting functions with "return 0".
 #include "problem.h"
 #include <dlfcn.h>

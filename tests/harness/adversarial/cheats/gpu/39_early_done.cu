@@ -1,5 +1,6 @@
 // expect: TAMPERING | LATE_OUTPUT | BACKGROUND_WORK | WRONG_VALUES
 // problem: rmsnorm
+// no gain over: rmsnorm_rows
 // Writes the runner's "done" into its channel before the work has begun.
 #include "problem.h"
 #include <sys/socket.h>

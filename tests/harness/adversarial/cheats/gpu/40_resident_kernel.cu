@@ -1,5 +1,6 @@
 // expect: BACKGROUND_WORK | LATE_OUTPUT | WRONG_VALUES | TIMEOUT
 // problem: rmsnorm
+// no gain over: rmsnorm_rows
 // A kernel that never ends watches the inputs and answers as soon as they change.
 #include "problem.h"
 

@@ -1,5 +1,6 @@
 // expect: COMPILE_ERROR | BACKGROUND_WORK | LATE_OUTPUT | WRONG_VALUES
 // problem: rmsnorm
+// no gain over: rmsnorm_rows
 // A graph that launches itself again from the device, for ever, and looks at the inputs each time.
 #include "problem.h"
 

@@ -1,5 +1,6 @@
 // expect: BACKGROUND_WORK | LATE_OUTPUT
 // problem: rmsnorm
+// no gain over: rmsnorm_rows
 // Leaves a long queue of small kernels behind each call, which watch the inputs while the runner stands still.
 #include "problem.h"
 

@@ -1,5 +1,6 @@
 // expect: OK
 // problem: scaled_rows
+// item: 7
 // Sums up by atomic additions, in an order that is never the same.
 #include "problem.h"
 #include <cmath>

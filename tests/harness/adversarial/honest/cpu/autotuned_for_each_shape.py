@@ -1,6 +1,7 @@
 # expect: OK
 # problem: scaled_rows
 # language: pytorch
+# item: 2
 # Tries two ways for a shape that it has not met, and keeps the faster one.
 import time
 

@@ -1,5 +1,6 @@
 // expect: OK
 // problem: scaled_rows
+// item: 11
 // A pool of threads that wait for work between calls.
 #include "problem.h"
 #include <cmath>

@@ -1,6 +1,8 @@
 # expect: OK
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
+# item: 11
 # A pool of threads that wait for work between calls.
 import concurrent.futures
 

@@ -1,6 +1,8 @@
 # expect: OK
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
+# item: 5
 # Works in place on a copy of its input.
 import torch
 import torch.nn as nn

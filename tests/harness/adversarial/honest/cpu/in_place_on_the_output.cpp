@@ -1,5 +1,6 @@
 // expect: OK
 // problem: scaled_rows
+// item: 5
 // Uses its output as scratch memory first.
 #include "problem.h"
 #include <cmath>

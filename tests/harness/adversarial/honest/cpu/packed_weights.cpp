@@ -1,5 +1,6 @@
 // expect: OK
 // problem: scaled_rows
+// item: 8
 // Prepares its weights once, in init().
 #define KERNEL_STATE
 #include "problem.h"

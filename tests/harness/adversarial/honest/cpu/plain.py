@@ -1,6 +1,7 @@
 # expect: OK
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # Nothing odd about it: what cheats for this problem must not be faster than.
 import torch
 import torch.nn as nn

@@ -1,5 +1,6 @@
 // expect: OK
 // problem: scaled_rows
+// item: 14
 // Prints, and flushes.
 #include "problem.h"
 #include <cmath>

@@ -1,6 +1,8 @@
 # expect: OK
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
+# item: 14
 # Prints, catches what it raises, and has the word Stream in it.
 import torch
 import torch.nn as nn

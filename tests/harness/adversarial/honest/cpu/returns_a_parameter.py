@@ -1,6 +1,7 @@
 # expect: OK
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
 # A Parameter is a tensor too.
 import torch
 import torch.nn as nn

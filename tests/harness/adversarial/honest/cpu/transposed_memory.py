@@ -1,6 +1,8 @@
 # expect: OK
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
+# item: 4
 # The right values in another order in memory.
 import torch
 import torch.nn as nn

@@ -1,6 +1,8 @@
 # expect: OK
 # problem: scaled_rows
 # language: pytorch
+# devices: cpu, gpu
+# item: 3
 # Returns the same memory in every call: its results have to be copied.
 import torch
 import torch.nn as nn

@@ -1,5 +1,6 @@
 // expect: OK
 // problem: scaled_rows
+// item: 3
 // Scratch memory from the context, and a buffer of its own that it keeps between calls.
 #include "problem.h"
 #include <cmath>

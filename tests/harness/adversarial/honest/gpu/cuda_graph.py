@@ -1,4 +1,5 @@
 # expect: OK
+# item: 6
 # problem: matmul
 # language: pytorch
 # A captured graph, fed correctly: inputs are copied in before every replay.

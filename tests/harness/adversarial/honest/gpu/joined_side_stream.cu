@@ -1,4 +1,5 @@
 // expect: OK
+// item: 1
 // problem: rmsnorm
 // Half of the rows on a second stream, which the given one waits for.
 #include "problem.h"

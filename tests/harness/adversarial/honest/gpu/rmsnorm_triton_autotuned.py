@@ -1,4 +1,5 @@
 # expect: OK
+# item: 2
 # problem: rmsnorm
 # language: triton
 # Tunes itself once per shape and keeps what it found.

@@ -1,0 +1,18 @@
+# expect: OK
+# problem: rmsnorm
+# language: pytorch
+# item: 4
+# The right values in another order in memory.
+import torch
+import torch.nn as nn
+
+
+class ModelNew(nn.Module):
+    def __init__(self, columns, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(columns) + 0.5)
+        self.eps = eps
+
+    def forward(self, x):
+        result = torch.nn.functional.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        return result.t().contiguous().t()
