@@ -108,9 +108,10 @@ class CudaDevice(Device):
         self._suspect: Runner | None = None
         self._late = ""
         """What was late in the run that is going on; empty when nothing was."""
+        self._busy = False
+        """A time of the block that is going on may be wrong."""
         self._runs: dict[bool, list[bool]] = {}
         """By trust: which runs since the candidate was admitted had something late in them."""
-        self._busy = False
         self.idle = Idle()
         self._samplings: deque[float] = deque(maxlen=_CALIBRATIONS)
         """Nanoseconds that sampling took after empty runs."""
@@ -272,6 +273,7 @@ class CudaDevice(Device):
         elif self._samplings:
             limit = _LATE_FACTOR * _median(list(self._samplings)) + _LATE_NS
             self._judge_time("when the call was said to be done", float(took_ns), limit)
+            self._busy = self._busy or took_ns > limit  # this was on the clock
 
     def _expect_idle(self, when: str) -> None:
         self._judge_time(when, self._canary_ns(), self._canary_limit)
@@ -291,10 +293,8 @@ class CudaDevice(Device):
     def _judge_time(self, when: str, took_ns: float, limit_ns: float) -> None:
         """Note that T's own work took too long."""
         if took_ns > limit_ns:
-            self._busy = True
-            self._late = (
-                f"the device was at work {when}: {took_ns / 1e3:.0f} us instead of {limit_ns / 1e3:.0f} at most"
-            )
+            times = f"{took_ns / 1e3:.0f} us for what takes {limit_ns / 1e3:.0f} us at most"
+            self._late = f"the device was at work {when}: {times}"
 
     def _weigh(self, runner: Runner) -> None:
         """Note whether the run was late. Raise OutputFault when nearly all of the last ones were."""
@@ -302,6 +302,7 @@ class CudaDevice(Device):
             return
         runs = self._runs[runner.trusted]
         runs.append(bool(self._late))
+        self._busy = self._busy or bool(self._late and not runner.trusted)
         if sum(runs[-_RECENT:]) >= _RECENT_LATE:
             raise OutputFault(Verdict.BACKGROUND_WORK, self._late or "the device was at work between calls")
 
