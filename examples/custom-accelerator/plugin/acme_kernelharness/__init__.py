@@ -31,9 +31,7 @@ class Acme(Accelerator):
         self._library.acme_last_error.restype = ctypes.c_char_p
 
     def open(self) -> int:
-        if not os.path.exists(REGISTERS):
-            with open(REGISTERS, "wb") as page:
-                page.truncate(4096)
+        _plug_in()
         self._call("acme_open", REGISTERS.encode())
         self.name = "Acme NPU-1"
         self.driver = "acme 1.0"
@@ -75,3 +73,13 @@ class Acme(Accelerator):
         if getattr(self._library, name)(*arguments) != 0:
             text = self._library.acme_last_error().decode(errors="replace")
             raise AcceleratorError(text, bad_access=_BAD_ACCESS in text)
+
+
+def _plug_in() -> None:
+    """What is done to a card by hand. The judge does it; a candidate's process may make no files, and finds it done."""
+    if not os.path.exists(REGISTERS):
+        try:
+            with open(REGISTERS, "wb") as page:
+                page.truncate(4096)
+        except OSError as error:
+            raise AcceleratorError(f"no device at {REGISTERS}: {error.strerror}") from error
