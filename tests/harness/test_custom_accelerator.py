@@ -28,7 +28,6 @@ from kernelharness.protocol import (
     Purpose,
     Toolchain,
     Verdict,
-    from_artifacts,
 )
 from kernelsearch.api.documents import load_documents
 from kernelsearch.cli.exits import Exit
@@ -194,13 +193,6 @@ def test_kernelsearch_evaluate_takes_the_profile_as_a_file(installed: Path, tmp_
     assert (document["profile"], document["language"]) == ("acme-npu1", "acme-c")
     assert document["candidates"][0]["result"]["verdict"] == "OK"
     assert "host_copy" in document["candidates"][0]["result"]["flags"]
-
-
-def test_the_library_that_a_confirmation_timed_can_be_published(installed: Path, judge_batch: JudgeBatch) -> None:
-    said = judge_batch(to_batch("acme", Purpose.CONFIRM, PROBLEM, PROFILE, "acme-c", {"right": RIGHT}))
-    assert said.results["right"].verdict is Verdict.OK
-    pieces = [message for message in said.messages if message.type == "artifact" and message.candidate == "right"]
-    assert from_artifacts(pieces).startswith(b"\x7fELF")
 
 
 def test_a_device_that_is_not_there_is_the_nodes_fault(

@@ -249,10 +249,7 @@ def test_a_device_has_its_requests_and_its_file_while_it_is_attached_and_no_othe
     assert run_isolated(lambda: os.read(opened[0], 1), device, attach) == (ALLOWED, None)
     assert run_isolated(request(FIONREAD), device, attach) == (ALLOWED, None)
     assert run_isolated(request(FIONBIO), device, attach) == (DENIED, None)
-    outcome, heard = run_isolated(lambda: os.open(node, os.O_RDWR), device, attach)
-    assert outcome == DENIED
-    assert heard is not None
-    assert "which would write to the file system" in heard
+    assert run_isolated(lambda: os.open(node, os.O_RDWR), device, attach) == (DENIED, None)
 
 
 def test_a_device_may_not_ask_for_more_requests_than_a_filter_holds() -> None:
