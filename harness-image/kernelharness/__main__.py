@@ -18,9 +18,11 @@ from typing import Any
 
 from kernelharness import isolation, machine, native_arm, runner, zygote
 from kernelharness.compiler import execute as compile_in_sandbox
-from kernelharness.languages.base import Language, get_language
+from kernelharness.devices import expect_device, open_device
+from kernelharness.devices.accelerator import AcceleratorError
+from kernelharness.languages.base import Language, language_of
 from kernelharness.log import Log
-from kernelharness.protocol import EXIT_BAD_INPUT, Batch
+from kernelharness.protocol import EXIT_BAD_INPUT, EXIT_DEVICE_FAULT, Batch
 
 CACHE_VARIABLE = "KERNELHARNESS_CACHE"
 """A folder for the reference's compiled code that survives this process; no candidate can write there."""
@@ -44,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         batch = Batch.model_validate_json(_read_batch(options.batch))
-        language = get_language(batch.toolchain.language)
+        language = language_of(batch.toolchain)
+        expect_device(batch.toolchain.vendor, language)
     except (ValueError, OSError) as error:
         print(f"kernelharness: the batch document is wrong: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -77,12 +80,15 @@ def _judge(batch: Batch, language: Language, log: Log, options: argparse.Namespa
     language.prepare_zygote()
 
     import kernelharness.torch_arms  # noqa: F401
-    from kernelharness.devices import open_device
     from kernelharness.judge import Judge, Zygotes
 
     heavy = zygote.Zygote(_enter)
     layers |= isolation.protect_judge()
-    device = open_device(batch.toolchain.vendor)
+    try:
+        device = open_device(batch.toolchain.vendor)
+    except AcceleratorError as error:
+        print(f"kernelharness: the device cannot be used: {error}", file=sys.stderr)
+        return EXIT_DEVICE_FAULT
     code = _code_folder(options.cache or scratch, f"{device.name}\0{torch.__version__}\0{sys.version}")
     compiles = options.torch_compile != "never"
     return Judge(batch, language, device, Zygotes(light, heavy), log, layers, compiles, scratch, code).run()

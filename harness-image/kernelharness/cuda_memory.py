@@ -12,8 +12,11 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from kernelharness import landlock
 from kernelharness.channel import REGION_PREFIX, REPORT_BYTES, Board, Failure
 from kernelharness.devices.cudart import CudaError, Cudart
+from kernelharness.isolation import DeviceRights
+from kernelharness.languages.native import CUDA
 from kernelharness.runner import ArmError
 
 _ADDRESS = struct.Struct(f"<Q{REPORT_BYTES - 8}x")
@@ -82,7 +85,7 @@ class DevicePool:
 class CudaMemory:
     """What `runner.Memory` is on a CPU: T's memories by name, and what a runner on CUDA has to do around a run."""
 
-    is_device = True
+    device_type = CUDA
 
     def __init__(self, fds: dict[str, int], regions: dict[str, dict[str, Any]], *, uses_torch: bool) -> None:
         """`regions`: name -> handle (hex) and bytes, as T exported them."""
@@ -94,6 +97,7 @@ class CudaMemory:
         self._ids: dict[int, int] = {}
         self._shown = 0
         self.stream = 0
+        self.rights = DeviceRights(tuple(landlock.nvidia_devices()), is_cuda=True)
 
     def attach(self) -> None:
         """Initialise CUDA, open T's memories, and let torch do once what needs more rights than a candidate has."""
@@ -114,6 +118,10 @@ class CudaMemory:
     def map(self, name: str) -> Region:
         return self._regions[name]
 
+    def place(self, name: str, offset: int, nbytes: int, *, refilled: bool) -> int:
+        """Where T wrote them."""
+        return self._regions[name].address + offset
+
     def fd(self, name: str) -> int:
         return self._fds[name]
 
@@ -126,6 +134,9 @@ class CudaMemory:
             self._cudart.raise_last_error()
         except CudaError as error:
             raise ArmError(self.failure_of(error), str(error)) from error
+
+    def fetch(self) -> None:
+        """Nothing to do: T copies inputs to the device itself."""
 
     def touch(self) -> None:
         """The least work that makes the device switch to this process, as every call does."""

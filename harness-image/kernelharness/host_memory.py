@@ -8,8 +8,11 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from typing import Any
 
 from kernelharness.channel import Board, Failure
+from kernelharness.isolation import NO_DEVICE
+from kernelharness.languages.native import CPU
 from kernelharness.layout import ALIGNMENT
 
 _libc = ctypes.CDLL(None)
@@ -49,7 +52,8 @@ class HostPool:
 class HostMemory:
     """Implements runner.Memory."""
 
-    is_device = False
+    device_type = CPU
+    rights = NO_DEVICE
     stream = 0
 
     def __init__(self, fds: dict[str, int], writable: frozenset[str], private: dict[str, int]) -> None:
@@ -58,7 +62,7 @@ class HostMemory:
         self._writable = writable | private.keys()
         self._private = private
         self._maps: dict[str, mmap.mmap] = {}
-        self.pool = HostPool()
+        self.pool: Any = HostPool()
 
     def map(self, name: str) -> mmap.mmap:
         if name not in self._maps:
@@ -68,11 +72,18 @@ class HostMemory:
             self._maps[name] = mmap.mmap(self._fds[name], size, sharing, protection)
         return self._maps[name]
 
+    def place(self, name: str, offset: int, nbytes: int, *, refilled: bool) -> int:
+        """Where T wrote them."""
+        return _address(self.map(name)) + offset
+
     def fd(self, name: str) -> int:
         return self._fds[name]
 
     def attach(self) -> None:
         """Nothing to do: memories are mapped on first use."""
+
+    def fetch(self) -> None:
+        """Nothing to do: calls read what T writes."""
 
     def show(self, board: Board, packed: bytes) -> None:
         """Nothing to do: T reads this process's memory."""
@@ -85,3 +96,28 @@ class HostMemory:
 
     def failure_of(self, error: Exception) -> Failure:
         return Failure.OOM if "allocate memory" in str(error) else Failure.ERROR
+
+
+def _address(mapped: mmap.mmap) -> int:
+    """Of a read-only mapping, which ctypes refuses to take the address of."""
+    view = _PyBuffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(mapped), ctypes.byref(view), 0)
+    address = int(view.buf)
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(view))
+    return address
+
+
+class _PyBuffer(ctypes.Structure):
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )

@@ -16,6 +16,7 @@ import signal
 import struct
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from kernelharness import landlock, seccomp, syscalls
 
@@ -32,6 +33,21 @@ _LARGEST_FILE = 256 << 20
 _FIRST_KEPT, _PARKING = 3, 128
 
 Layers = dict[str, str]
+
+
+@dataclass(frozen=True)
+class DeviceRights:
+    """What a runner may do beyond computing on the CPU, because its device's driver does it."""
+
+    paths: tuple[str, ...] = ()
+    """May be opened, read, written and controlled. Without `is_cuda` opened for writing while attaching only."""
+    ioctls: tuple[int, ...] = ()
+    """Requests that the driver makes in calls, exactly these numbers. Those of attaching need not be named."""
+    is_cuda: bool = False
+    """Also whatever the CUDA driver asks of NVIDIA's devices, at any time."""
+
+
+NO_DEVICE = DeviceRights()
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -91,7 +107,10 @@ def keep_only(fds: Sequence[int]) -> list[int]:
 
 
 def isolate_runner(
-    memory_bytes: int, attach: Callable[[], None] = lambda: None, cuda: bool = False, readable: Sequence[str] = ()
+    memory_bytes: int,
+    attach: Callable[[], None] = lambda: None,
+    device: DeviceRights = NO_DEVICE,
+    readable: Sequence[str] = (),
 ) -> tuple[Layers, int | None]:
     """Give up everything that a candidate has no use for. The layers, and the seccomp listener for T (or None).
 
@@ -102,7 +121,7 @@ def isolate_runner(
     set_dumpable(True)  # T reads our outputs; the zygote was not dumpable
     layers["capabilities"] = _drop_capabilities()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    layers["landlock"] = _restrict_files((), cuda, readable)
+    layers["landlock"] = _restrict_files((), device, readable)
     attach()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -111,17 +130,17 @@ def isolate_runner(
     limit = _data_bytes() + memory_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     layers["rlimits"] = "on"
-    layers["seccomp"], listener = _filter_runner(cuda)
+    layers["seccomp"], listener = _filter_runner(device)
     return layers, listener
 
 
-def isolate_warmup(folder: str, attach: Callable[[], None], cuda: bool) -> tuple[Layers, int | None]:
+def isolate_warmup(folder: str, attach: Callable[[], None], device: DeviceRights) -> tuple[Layers, int | None]:
     """For a runner that compiles when it is called: it may start compilers and write its own folder. No listener."""
     set_dumpable(True)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     layers = {"capabilities": _drop_capabilities()}
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    layers["landlock"] = _restrict_files((folder,), cuda)
+    layers["landlock"] = _restrict_files((folder,), device)
     attach()
     resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
     try:
@@ -149,21 +168,24 @@ def isolate_compiler(folder: str, memory_bytes: int, seconds: int) -> Layers:
     return layers
 
 
-def _filter_runner(cuda: bool) -> tuple[str, int | None]:
+def _filter_runner(device: DeviceRights) -> tuple[str, int | None]:
+    def program(*, listener: bool) -> bytes:
+        return seccomp.runner_filter(os.getpid(), listener=listener, cuda=device.is_cuda, ioctls=device.ioctls)
+
     try:
-        return "on", seccomp.install(seccomp.runner_filter(os.getpid(), listener=True, cuda=cuda), listener=True)
+        return "on", seccomp.install(program(listener=True), listener=True)
     except OSError as error:
         first = error
     try:
-        seccomp.install(seccomp.runner_filter(os.getpid(), listener=False, cuda=cuda), listener=False)
+        seccomp.install(program(listener=False), listener=False)
     except OSError as error:
         return f"off: {error.strerror}", None
     return f"on, killing (no listener: {first.strerror})", None
 
 
-def _restrict_files(writable: Sequence[str], cuda: bool = False, readable: Sequence[str] = ()) -> str:
+def _restrict_files(writable: Sequence[str], device: DeviceRights = NO_DEVICE, readable: Sequence[str] = ()) -> str:
     try:
-        return f"on (ABI {landlock.restrict(writable, landlock.nvidia_devices() if cuda else (), readable)})"
+        return f"on (ABI {landlock.restrict(writable, device.paths, readable)})"
     except OSError as error:
         return f"off: {error.strerror}"
 

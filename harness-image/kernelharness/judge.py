@@ -344,6 +344,7 @@ class Judge:
             self._publish(candidate, compiled)
         flags = [*result.flags]
         if trial is not None:
+            flags += self.device.flags
             flags += [name for name, is_so in (("copy_out", trial.copy_out), ("noisy", trial.noisy)) if is_so]
         made = compiled.digest if folder is None else folder.digest_with(compiled.digest)
         return result.model_copy(
@@ -351,7 +352,7 @@ class Judge:
                 "binary_hash": made,
                 "correctness": trial.correctness if trial is not None else {},
                 "flags": flags,
-                "resources": self.language.resources(compiled.text),
+                "resources": self.language.resources(compiled.text) | (self.device.resources() if trial else {}),
             }
         )
 

@@ -7,15 +7,13 @@ convention), layout.py, deferred.py.
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kernelharness.channel import Failure, Order, OutputReport, Reply, pack_report
 from kernelharness.deferred import Deferred
-from kernelharness.languages.native import CPU, CUDA, NativeError, NativeKernel, PreparedCall, TensorSpec
+from kernelharness.languages.native import NativeError, NativeKernel, PreparedCall, TensorSpec
 from kernelharness.languages.signature import scalar_arguments
 from kernelharness.layout import ALIGNMENT, layout_of
 from kernelharness.protocol import CaseFact, TensorFact
@@ -57,10 +55,11 @@ class NativeArm:
         try:
             if self._kernel is None:
                 path = f"/proc/self/fd/{self._memory.fd('binary')}"
-                self._kernel = NativeKernel(path, CUDA if self._memory.is_device else CPU)
+                self._kernel = NativeKernel(path, self._memory.device_type)
             fact = self._facts[case]
-            base = _address(self._memory.map("gallery")) + state_offset if fact.parameters else 0
-            self._parameters = [base + field.offset for field in layout_of(fact.parameters).fields]
+            layout = layout_of(fact.parameters)
+            base = self._memory.place("gallery", state_offset, layout.stride, refilled=False) if layout.fields else 0
+            self._parameters = [base + field.offset for field in layout.fields]
             self._prepare_state(fact)
         except NativeError as error:
             raise ArmError(Failure.LOAD, str(error)) from error
@@ -89,16 +88,16 @@ class NativeArm:
     def prepare(self, case: int, memory: str, offsets: Sequence[int]) -> list[Slot]:
         assert self._kernel is not None
         fact = self._facts[case]
-        base = _address(self._memory.map(memory))
         self._deferred = Deferred() if fact.backward and memory == "gallery" else None
-        fields = layout_of(fact.inputs).fields
+        layout = layout_of(fact.inputs)
+        base = self._memory.place(memory, offsets[0], len(offsets) * layout.stride, refilled=True)
         scalars = scalar_arguments(fact)
         stream, state = self._memory.stream, self._state.address if self._state else 0
         specs = _specs([*fact.results, *fact.arguments, *fact.parameters])
         before = _specs([*fact.gradients, *fact.cotangents])
         slots: list[Slot] = []
         for offset in offsets:
-            addresses = [base + offset + field.offset for field in fields]
+            addresses = [base + offset - offsets[0] + field.offset for field in layout.fields]
             cotangents = addresses[len(fact.arguments) :]
             operands = [*addresses[: len(fact.arguments)], *self._parameters]
             forward = self._kernel.prepare(specs, scalars, stream, state)
@@ -190,30 +189,3 @@ def _strides(shape: Sequence[int]) -> tuple[int, ...]:
         strides.append(step)
         step *= size
     return tuple(reversed(strides))
-
-
-def _address(mapped: Any) -> int:
-    """Of a region of a device, or of a read-only mapping, which ctypes refuses to take the address of."""
-    if not isinstance(mapped, mmap.mmap):
-        return int(mapped.address)
-    view = _PyBuffer()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(mapped), ctypes.byref(view), 0)
-    address = int(view.buf)
-    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(view))
-    return address
-
-
-class _PyBuffer(ctypes.Structure):
-    _fields_ = (
-        ("buf", ctypes.c_void_p),
-        ("obj", ctypes.py_object),
-        ("len", ctypes.c_ssize_t),
-        ("itemsize", ctypes.c_ssize_t),
-        ("readonly", ctypes.c_int),
-        ("ndim", ctypes.c_int),
-        ("format", ctypes.c_char_p),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p),
-        ("internal", ctypes.c_void_p),
-    )

@@ -43,8 +43,9 @@ class Pool(Protocol):
 class Memory(Protocol):
     """What a runner has of the device: T's memories, a pool of its own, and what to do around a run."""
 
-    is_device: bool
-    """True: not the CPU; waiting for it is part of a run."""
+    device_type: int
+    """Where calls' tensors lie, as DLPack numbers it (languages/native.py)."""
+    rights: isolation.DeviceRights
     pool: Any
     """A `Pool`."""
     stream: int
@@ -55,10 +56,21 @@ class Memory(Protocol):
         ...
 
     def map(self, name: str) -> Any:
-        """T's memory of this name: an mmap, or a region of the device."""
+        """T's memory of this name, for torch: an mmap, or a region of the device."""
+        ...
+
+    def place(self, name: str, offset: int, nbytes: int, *, refilled: bool) -> int:
+        """The address where a native arm's calls read these bytes of T's memory.
+
+        `refilled`: T writes them anew before every run, and so does `fetch`; one such place is in use at a time.
+        """
         ...
 
     def fd(self, name: str) -> int: ...
+
+    def fetch(self) -> None:
+        """Bring what T wrote since the last run to where calls read it. Timed."""
+        ...
 
     def show(self, board: Board, packed: bytes) -> None:
         """Let T reach what these output reports point to."""
@@ -116,11 +128,9 @@ def run(config: dict[str, Any], fds: list[int]) -> None:
         readable = [config["folder"]] if "folder" in config else []
         tempfile.tempdir = config.get("folder", tempfile.tempdir)
         if config.get("warmup"):
-            layers, listener = isolation.isolate_warmup(config["folder"], memory.attach, memory.is_device)
+            layers, listener = isolation.isolate_warmup(config["folder"], memory.attach, memory.rights)
         else:
-            layers, listener = isolation.isolate_runner(
-                config["memory_bytes"], memory.attach, memory.is_device, readable
-            )
+            layers, listener = isolation.isolate_runner(config["memory_bytes"], memory.attach, memory.rights, readable)
         hello = Reply(ReplyKind.READY, a=board.write_text("\n".join(f"{k}: {v}" for k, v in layers.items())))
         socket.send_fds(link, [hello.pack()], [] if listener is None else [listener])
         if listener is not None:
@@ -170,6 +180,7 @@ def _run(arm: Arm, memory: Memory, board: Board, prepared: list[Any], kept: list
     if flags & RunFlag.EMPTY:
         memory.touch()
         return Reply(ReplyKind.DONE)
+    memory.fetch()
     call = arm.call
     if flags & RunFlag.COPY_OUT:
         copy = arm.copy
@@ -205,6 +216,10 @@ def _make_memory(config: dict[str, Any], fds: dict[str, int]) -> Memory:
         from kernelharness.cuda_memory import CudaMemory
 
         return CudaMemory(fds, config["regions"], uses_torch=config["arm"] != "native")
+    if config.get("device") == "host_copy":
+        from kernelharness.host_copy import HostCopyMemory
+
+        return HostCopyMemory(fds, config["accelerator"])
     return host_memory.HostMemory(fds, frozenset(config.get("writable", ())), config.get("private", {}))
 
 

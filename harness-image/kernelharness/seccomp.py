@@ -14,6 +14,7 @@ import fcntl
 import os
 import struct
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kernelharness import syscalls
@@ -39,6 +40,8 @@ _NVIDIA_REQUESTS = (
 duplicates another process's object and so would open memory that T never shared, and 0x5c and 0x5d, its kin."""
 _UVM_REQUESTS = 0x200
 _UVM_START_STOP = (0x30000001, 0x30000002)
+MOST_IOCTLS = 200
+"""Jumps of the filter are a byte long."""
 NVIDIA_DEVICES = ("/dev/nvidiactl", "/dev/nvidia-uvm", *(f"/dev/nvidia{index}" for index in range(16)))
 
 
@@ -176,8 +179,13 @@ def _if_nvidia(then: int, otherwise: int) -> list[_Instruction]:
     ]
 
 
-def runner_filter(pid: int, *, listener: bool, cuda: bool) -> bytes:
-    """The program for runner `pid`. Without a listener hostile calls kill. With `cuda` it may talk to that driver."""
+def runner_filter(pid: int, *, listener: bool, cuda: bool, ioctls: Sequence[int] = ()) -> bytes:
+    """The program for runner `pid`. Without a listener hostile calls kill. With `cuda` it may talk to that driver.
+
+    `ioctls`: requests of another driver, at most `MOST_IOCTLS`. Raise ValueError for more, or one beyond 32 bits.
+    """
+    if len(ioctls) > MOST_IOCTLS or any(not 0 <= request < 1 << 32 for request in ioctls):
+        raise ValueError(f"a device may name {MOST_IOCTLS} ioctl requests of 32 bits at most")
     hostile = _RET_NOTIFY if listener else _RET_KILL
     missing = _RET_ERRNO | errno.ENOSYS
     denied = _RET_ERRNO | errno.EPERM
@@ -198,7 +206,8 @@ def runner_filter(pid: int, *, listener: bool, cuda: bool) -> bytes:
     # F_SETOWN and F_SETSIG would send any signal to any process: only these commands exist.
     assembler.on("fcntl", _if_equal(1, _FCNTL_COMMANDS, _RET_ALLOW, denied))
     refused = _RET_ERRNO | errno.ENOTTY
-    assembler.on("ioctl", _if_nvidia(_RET_ALLOW, refused) if cuda else _return(refused))
+    named = _if_equal(1, tuple(ioctls), _RET_ALLOW, refused)
+    assembler.on("ioctl", _if_nvidia(_RET_ALLOW, refused) if cuda else named)
     for name in sorted(ALLOWED):
         assembler.on(name, _return(_RET_ALLOW))
     for name in sorted(FILE_WRITES):

@@ -31,6 +31,7 @@ from kernelharness.deferred import Deferred
 from kernelharness.facts import describe, parameter_tensors
 from kernelharness.gradients import TrainingCall, leaf_names, make_cotangents
 from kernelharness.hidden import derive_hidden_case
+from kernelharness.languages.native import CUDA
 from kernelharness.languages.pytorch import CandidateError, load_model
 from kernelharness.layout import layout_of, widened
 from kernelharness.problem import LoadedCase, UnsupportedProblem, flatten_outputs, load_case, run_float64, run_model
@@ -56,7 +57,7 @@ class TorchArm:
         self.deferred: Deferred | None = None
         """Backward passes of the run; none when each follows its forward, as in timed runs."""
         self.seed: int = config["model_seed"]
-        self.device = "cuda" if memory.is_device else "cpu"
+        self.device = "cuda" if memory.device_type == CUDA else "cpu"
         self.call: Call = _not_loaded
         torch.set_num_threads(config["threads"])
         torch.set_grad_enabled(False)

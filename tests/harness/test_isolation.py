@@ -21,7 +21,11 @@ THREAD, VFORK = 0x00010F00, 0x00004000
 DENIED, ALLOWED, KILLED = "denied", "allowed", "killed"
 
 
-def run_isolated(action: Callable[[], object]) -> tuple[str, str | None]:
+def run_isolated(
+    action: Callable[[], object],
+    device: isolation.DeviceRights = isolation.NO_DEVICE,
+    attach: Callable[[], None] = lambda: None,
+) -> tuple[str, str | None]:
     """What became of `action` in an isolated child, and what the judge's end heard of it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
@@ -29,7 +33,7 @@ def run_isolated(action: Callable[[], object]) -> tuple[str, str | None]:
         code = 2
         try:
             ours.close()
-            _, listener = isolation.isolate_runner(1 << 30)
+            _, listener = isolation.isolate_runner(1 << 30, attach, device)
             assert listener is not None
             socket.send_fds(theirs, [b"x"], [listener])
             os.close(listener)
@@ -225,3 +229,29 @@ def test_landlock_lets_a_process_write_its_own_folder_only(tmp_path: Path) -> No
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert (inside / "made").exists()
     assert not (outside / "made").exists()
+
+
+FIONREAD, FIONBIO = 0x541B, 0x5421
+
+
+def test_a_device_has_its_requests_and_its_file_while_it_is_attached_and_no_others(tmp_path: Path) -> None:
+    node = tmp_path / "device"
+    node.write_bytes(b"12345678")
+    device = isolation.DeviceRights(paths=(str(node),), ioctls=(FIONREAD,))
+    opened: list[int] = []
+
+    def attach() -> None:
+        opened.append(os.open(node, os.O_RDWR))
+
+    def request(number: int) -> Callable[[], object]:
+        return lambda: __import__("fcntl").ioctl(opened[0], number, struct.pack("i", 0))
+
+    assert run_isolated(lambda: os.read(opened[0], 1), device, attach) == (ALLOWED, None)
+    assert run_isolated(request(FIONREAD), device, attach) == (ALLOWED, None)
+    assert run_isolated(request(FIONBIO), device, attach) == (DENIED, None)
+    assert run_isolated(lambda: os.open(node, os.O_RDWR), device, attach) == (DENIED, None)
+
+
+def test_a_device_may_not_ask_for_more_requests_than_a_filter_holds() -> None:
+    with pytest.raises(ValueError, match="200 ioctl requests"):
+        seccomp.runner_filter(1, listener=True, cuda=False, ioctls=range(201))

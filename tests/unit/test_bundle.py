@@ -133,6 +133,7 @@ def verified(library: bytes, header: str = "", **changes: Any) -> VerifiedKernel
     kernel = VerifiedKernel(
         target="cpu",
         language="cpp",
+        suffix=".cpp",
         vendor="cpu",
         arch="x86-64-v3",
         device="some CPU",
@@ -501,6 +502,17 @@ def test_other_architecture_is_refused_and_check_says_so(native: VerifiedKernel,
     )
 
 
+def test_a_device_that_only_its_vendor_reaches_is_left_to_the_vendor(
+    native: VerifiedKernel, tmp_path: Path, check: Check
+) -> None:
+    bundle = build(replace(native, vendor="acme", arch="acme-npu1", language="acme-c", suffix=".acme"))
+    assert bundle.files["cpu.acme"].decode() == KERNEL
+    write_folder(bundle, tmp_path / "b")
+    done = check(tmp_path / "b")
+    assert done.returncode == 2
+    assert "target cpu: not here: its memory is on a device of acme" in done.stdout
+
+
 def test_missing_cpu_flags_are_named(native: VerifiedKernel, tmp_path: Path, serve: Say) -> None:
     write_folder(build(native), tmp_path / "b")
     said = serve(
@@ -531,7 +543,7 @@ def test_wrong_kernel_fails_the_check(bundle: Bundle, tmp_path: Path, check: Che
 
 
 def test_python_kernel_uses_the_models_own_weights(tmp_path: Path, check: Check, serve: Say) -> None:
-    kernel = verified(b"", language="pytorch", source=PYTHON_KERNEL)
+    kernel = verified(b"", language="pytorch", suffix=".py", source=PYTHON_KERNEL)
     bundle = build(replace(kernel, result=kernel.result.model_copy(update={"binary_hash": ""})))
     assert "cpu.py" in bundle.files
     write_folder(bundle, tmp_path / "b")

@@ -112,7 +112,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    kernel = verified(b"", language="pytorch", source=PYTHON_KERNEL, facts=(FACT,))
+    kernel = verified(b"", language="pytorch", suffix=".py", source=PYTHON_KERNEL, facts=(FACT,))
     kernel = replace(kernel, result=kernel.result.model_copy(update={"binary_hash": ""}))
     return written(kernel, tmp_path_factory.mktemp("training") / "bundle")
 

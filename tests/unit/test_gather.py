@@ -15,7 +15,7 @@ from kernelsearch.search.scoring import Score
 from kernelsearch.search.state import State
 
 BLOBS = {"source": b"int x;", "header": b"#pragma once", "library": b"ELF"}
-BUILT = {"cpu": Built("cpu", "x86-64-v3")}
+BUILT = {"cpu": Built("cpu", ".cc", "x86-64-v3")}
 
 
 async def read_blob(ref: str) -> bytes:
@@ -56,6 +56,7 @@ async def test_winner_comes_with_source_header_library_and_its_last_confirmation
     (kernel,) = await gather_kernels(state(confirmation("one"), confirmation("two")), BUILT, read_blob)
     assert (kernel.source, kernel.header, kernel.library) == ("int x;", "#pragma once", b"ELF")
     assert (kernel.target, kernel.vendor, kernel.arch, kernel.device) == ("cpu", "cpu", "x86-64-v3", "some CPU")
+    assert kernel.suffix == ".cc"
     assert (kernel.candidate, kernel.model, kernel.result.summary) == ("c1-cpu", "m", "two")
 
 

@@ -119,6 +119,8 @@ class Device(ABC):
 
     round_bytes = 128 << 20
     """Slots and results of one arm in one round, unless a single call has more."""
+    flags: tuple[str, ...] = ()
+    """Of every result of this device: how its times were made, where that is not as usual."""
     touch_bytes = 0
     """Host memory that every runner touches before it begins, so that no arm meets new pages in a timed call."""
 
@@ -187,6 +189,10 @@ class Device(ABC):
 
     def forget(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
         """The runner is dead: let go of what was its own."""
+
+    def resources(self) -> dict[str, float]:
+        """What the last candidate used of the device, by the names of protocol.Result.resources; as far as it tells."""
+        return {}
 
     def refill(self, seed: int, *, signs: bool) -> Refill:
         """What makes the inputs of timed slots."""

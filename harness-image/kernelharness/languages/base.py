@@ -1,5 +1,7 @@
 """What a language must offer, and the registry: a new language is one more file here and one line in `_MODULES`.
 
+Or no file at all: a profile that gives a compile command and a file suffix has a language of its own (`custom.py`).
+
 Nothing here runs anything. A language names the command that the compiler sandbox runs, reads what the compiler said,
 and says how a candidate is called: natively (a shared library, `native.py`) or as a Python module (`pytorch.py`).
 Must stay free of torch: the judge and the native runner import this.
@@ -19,7 +21,7 @@ _MODULES = {name: f"kernelharness.languages.{name}" for name in ("cpp", "cuda", 
 
 
 class UnknownLanguage(ValueError):
-    """No file under languages/ is of this name."""
+    """No file under languages/ is of this name, and the profile does not say how to compile it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,22 @@ def get_language(name: str) -> Language:
     language = module.LANGUAGE
     assert isinstance(language, Language)
     return language
+
+
+def language_of(toolchain: Toolchain) -> Language:
+    """A profile's language: one that is known here, or one that its own command compiles. Raises UnknownLanguage."""
+    name = toolchain.language
+    if name in _MODULES:
+        return get_language(name)
+    if not toolchain.command or not toolchain.file_suffix:
+        missing = "command" if not toolchain.command else "fileSuffix"
+        raise UnknownLanguage(
+            f"language {name!r} is not one of {', '.join(sorted(_MODULES))}, so the profile's toolchain must say how it"
+            f" is compiled: {missing} is missing"
+        )
+    from kernelharness.languages.custom import Custom
+
+    return Custom(name, toolchain.file_suffix)
 
 
 def python_syntax_command(source: str) -> list[str]:

@@ -27,8 +27,8 @@ DTYPES = {
 }
 """DLPack's (type code, bits) of what a kernel may take."""
 _NONE, _INT, _BOOL, _FLOAT, _POINTER, _DLTENSOR = 0, 1, 2, 3, 4, 7
-CPU, CUDA = 1, 2
-"""DLPack's device types: where a call's tensors lie."""
+CPU, CUDA, OTHER = 1, 2, 12
+"""DLPack's device types: where a call's tensors lie. OTHER is what it leaves to whoever has another device."""
 
 
 class NativeError(RuntimeError):
@@ -123,7 +123,7 @@ class NativeKernel:
     """A loaded library. It stays loaded for the life of the process."""
 
     def __init__(self, path: str, device_type: int = CPU) -> None:
-        """`device_type`: CPU or CUDA. Raises NativeError when the file is no library for this machine, or no kernel."""
+        """`device_type`: CPU, CUDA, OTHER. Raises NativeError when the file is no library for here, or no kernel."""
         self.device_type = device_type
         try:
             self._library = ctypes.CDLL(path)

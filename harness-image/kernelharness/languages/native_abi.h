@@ -75,9 +75,15 @@ struct KernelContext {
 // ---- split: memory ----
 #include <stdlib.h>
 
+// What workspaces are made of. A compile command for a device says what its own functions are called.
+#ifndef KERNEL_ALLOCATE
+#define KERNEL_ALLOCATE(bytes) aligned_alloc(64, bytes)
+#define KERNEL_RELEASE(memory) free(memory)
+#endif
+
 namespace kernelsearch {
-inline void* allocate(size_t bytes) { return aligned_alloc(64, bytes); }
-inline void release(void* memory) { free(memory); }
+inline void* allocate(size_t bytes) { return KERNEL_ALLOCATE(bytes); }
+inline void release(void* memory) { KERNEL_RELEASE(memory); }
 }  // namespace kernelsearch
 // ---- split: plumbing ----
 #include <dlfcn.h>

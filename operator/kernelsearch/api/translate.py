@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from kernelharness.protocol import Case, File, Hardware, Problem, Tolerance, Toolchain
 
+from kernelsearch.api.profile import AcceleratorProfileSpec
 from kernelsearch.api.resources import AcceleratorProfile
 from kernelsearch.api.search_spec import ProblemSpec
 
@@ -101,6 +102,12 @@ def to_toolchain(profile: AcceleratorProfile, language: str) -> Toolchain:
 def source_suffix(language: str, file_suffix: str | None = None) -> str:
     """Of a source file: `file_suffix`, the profile's own for this language, before what the language usually has."""
     return file_suffix or _SUFFIXES.get(language, ".py")
+
+
+def suffix_of(profile: AcceleratorProfileSpec, language: str) -> str:
+    """Of a source file in a language of this profile, also of one that the profile has lost meanwhile."""
+    chains = profile.toolchains
+    return source_suffix(language, next((chain.file_suffix for chain in chains if chain.language == language), None))
 
 
 def to_hardware(profile: AcceleratorProfile) -> Hardware:

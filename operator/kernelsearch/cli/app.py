@@ -65,10 +65,13 @@ def evaluate(
     problem: File,
     candidates: Annotated[
         list[Path] | None,
-        typer.Argument(help="Kernels (.cpp, .cu, .py), judged in this order as one batch. None: the reference alone."),
+        typer.Argument(
+            help="Kernels (.cpp, .cu, .py, or as the profile says), judged as one batch. None: the reference alone."
+        ),
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(metavar="NAME", help="An AcceleratorProfile, packaged or of the manifest.")
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="An AcceleratorProfile: packaged, of the manifest, or a YAML file."),
     ] = None,
     language: Annotated[
         str | None, typer.Option(metavar="NAME", help="In place of the one that the candidates' suffix means.")

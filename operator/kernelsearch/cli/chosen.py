@@ -19,7 +19,7 @@ from kernelharness.protocol import Problem
 from kernelsearch.api import AcceleratorProfile
 from kernelsearch.api.documents import DocumentError, load_documents, parse_problem
 from kernelsearch.api.profiles import packaged_profiles
-from kernelsearch.api.translate import entry_file, source_suffix, to_protocol_problem
+from kernelsearch.api.translate import entry_file, source_suffix, suffix_of, to_protocol_problem
 from kernelsearch.cli.given import bare_problem
 from kernelsearch.cli.machine import Machine
 
@@ -33,6 +33,7 @@ class Wanted:
     """The flags of the command line; None leaves it to the file and to this machine."""
 
     profile: str | None = None
+    """A name, or a YAML file that holds one."""
     language: str | None = None
     cases: tuple[str, ...] = ()
 
@@ -60,9 +61,7 @@ class _Option:
 
     @property
     def suffix(self) -> str:
-        chains = self.profile.spec.toolchains
-        own = next((chain.file_suffix for chain in chains if chain.language == self.language), None)
-        return source_suffix(self.language, own)
+        return suffix_of(self.profile.spec, self.language)
 
     def __str__(self) -> str:
         return f"{self.language} ({self.suffix}) for {self.name}"
@@ -83,11 +82,16 @@ def choose(file: Path, candidates: Sequence[Path], wanted: Wanted, machine: Mach
         problem, files = search.spec.problem.to_manifest(), documents.problem_files()
         targets = [(target.profile, target.language) for target in search.spec.targets]
         profiles = packaged_profiles() | documents.profiles
+    wanted_profile = wanted.profile
+    if wanted_profile is not None and wanted_profile.endswith((".yaml", ".yml")):
+        own = _profile_in(Path(wanted_profile))
+        wanted_profile = own.metadata.name
+        profiles = profiles | {wanted_profile: own}
     spec = parse_problem(_with_cases(problem, wanted.cases), str(file))
     files = files or {item.path: item.content for item in spec.source.inline or ()}
     entry_file(spec, files)
     sources = _read(candidates)
-    pairs = targets if targets and wanted.profile is None else _all_pairs(profiles, wanted.profile)
+    pairs = targets if targets and wanted_profile is None else _all_pairs(profiles, wanted_profile)
     options = [_Option(name, profiles[name], language) for name, language in pairs if name in profiles]
     here = _here(_fitting(options, candidates, wanted, machine), machine)
     name = here[0].name if targets else _best_profile(here, machine)
@@ -104,6 +108,17 @@ def choose(file: Path, candidates: Sequence[Path], wanted: Wanted, machine: Mach
 
 
 # -- the target -------------------------------------------------------------------------------------------------------
+
+
+def _profile_in(file: Path) -> AcceleratorProfile:
+    """The one AcceleratorProfile of a file. Raise DocumentError when there is none, more than one, or no such file."""
+    try:
+        profiles = load_documents(file).profiles
+    except OSError as error:
+        raise DocumentError([f"--profile {file} cannot be read: {error.strerror}"]) from error
+    if len(profiles) != 1:
+        raise DocumentError([f"--profile {file}: it must hold one AcceleratorProfile; it holds {len(profiles)}"])
+    return next(iter(profiles.values()))
 
 
 def _all_pairs(profiles: Mapping[str, AcceleratorProfile], profile: str | None) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from kernelsearch.api import AcceleratorProfileSpec
@@ -23,6 +24,9 @@ _LEVELS = {
 }
 """psABI micro-architecture levels, each on top of the one before, in the flag names of /proc/cpuinfo."""
 
+_GPU_VENDORS = ("nvidia", "amd")
+_PLUGINS = "kernelharness.devices"
+"""The entry points by which the judge finds other devices (kernelharness/devices/accelerator.py)."""
 _COMPILERS = {"cpp": "g++", "cuda": "nvcc", "hip": "hipcc"}
 
 
@@ -35,6 +39,8 @@ class Machine:
     gpus: dict[str, str]
     """Arch -> name for people: sm_90 -> NVIDIA H200."""
     has_program: Callable[[str], bool] = lambda name: shutil.which(name) is not None
+    plugins: frozenset[str] = frozenset()
+    """Vendors whose devices the judge knows by a plugin; whether a device is there, the plugin says when it is used."""
 
     @property
     def best_cpu_arch(self) -> str:
@@ -46,9 +52,12 @@ class Machine:
         if profile.vendor == "cpu":
             if profile.arch not in self.cpu_archs:
                 return f"this CPU ({self.cpu}) has no {profile.arch}, only {', '.join(sorted(self.cpu_archs))}"
-        elif _family(profile.arch) not in {_family(arch) for arch in self.gpus}:
+        elif profile.vendor not in self.plugins and _family(profile.arch) not in {_family(arch) for arch in self.gpus}:
             there = ", ".join(f"{name} ({arch})" for arch, name in self.gpus.items()) or "no GPU"
-            return f"this machine has no {profile.vendor} {profile.arch}; it has {there}"
+            plugin = (
+                "" if profile.vendor in _GPU_VENDORS else f", and no device plugin for {profile.vendor} is installed"
+            )
+            return f"this machine has no {profile.vendor} {profile.arch}; it has {there}{plugin}"
         try:
             toolchain = profile.toolchain(language)
         except KeyError as error:
@@ -66,6 +75,7 @@ def this_machine() -> Machine:
         cpu=_cpu_field(cpuinfo, "model name") or platform.processor() or platform.machine(),
         cpu_archs=cpu_archs(platform.machine(), _cpu_field(cpuinfo, "flags").split()),
         gpus=_nvidia_gpus() | amd_gpus(Path("/sys/class/kfd/kfd/topology/nodes")),
+        plugins=frozenset(entry.name for entry in entry_points(group=_PLUGINS)),
     )
 
 

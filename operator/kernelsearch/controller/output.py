@@ -17,7 +17,7 @@ from kernelsearch.engine import Publication, PublishRefused, SearchInputs
 from kernelsearch.evaluate.kube import CONFIG_MAPS, Kube, KubeError, Object
 from kernelsearch.publish.bundle import Bundle, BundleError, build_bundle
 from kernelsearch.publish.configmap import config_map
-from kernelsearch.publish.gather import Built, gather_kernels
+from kernelsearch.publish.gather import built_for, gather_kernels
 from kernelsearch.search.state import State
 from kernelsearch.store.base import Store
 
@@ -112,8 +112,10 @@ class ConfigMapPublisher:
         return Publication(bundle.digest, f"configmap/{self._namespace}/{wanted['metadata']['name']}")
 
     async def _bundle(self, inputs: SearchInputs, state: State) -> Bundle:
-        profiles = {target.name: inputs.profiles[target.profile].spec for target in inputs.spec.targets}
-        built = {target: Built(profile.vendor, profile.arch) for target, profile in profiles.items()}
+        built = {
+            target.name: built_for(inputs.profiles[target.profile].spec, target.language)
+            for target in inputs.spec.targets
+        }
         kernels = await gather_kernels(state, built, self._store.get_blob)
         # Compressing libraries takes longer than the event loop may stand still.
         return await asyncio.to_thread(

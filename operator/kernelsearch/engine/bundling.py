@@ -7,7 +7,7 @@ from kernelsearch.api.translate import to_protocol_problem
 from kernelsearch.engine.inputs import SearchInputs
 from kernelsearch.engine.publishing import PublishRefused
 from kernelsearch.publish.bundle import Bundle, BundleError, build_bundle
-from kernelsearch.publish.gather import Built, gather_kernels
+from kernelsearch.publish.gather import built_for, gather_kernels
 from kernelsearch.search.state import State
 from kernelsearch.store.base import Store
 
@@ -16,8 +16,8 @@ async def bundle_of(inputs: SearchInputs, state: State, store: Store) -> Bundle:
     """Raise PublishRefused, for good, when the winners cannot be bundled."""
     built = {}
     for name in state.winners:
-        profile = inputs.profiles[state.targets[name].limits.profile].spec
-        built[name] = Built(vendor=profile.vendor, arch=profile.arch)
+        limits = state.targets[name].limits
+        built[name] = built_for(inputs.profiles[limits.profile].spec, limits.language)
     try:
         return build_bundle(
             name=inputs.name,

@@ -18,8 +18,6 @@ from typing import Any
 
 from kernelharness.protocol import MAX_ARTIFACT_BYTES, PROTOCOL, CaseFact, Problem, Result, TensorFact
 
-from kernelsearch.api.translate import source_suffix
-
 FORMAT = 1
 MANIFEST = "manifest.json"
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp64": "float64"}
@@ -35,6 +33,8 @@ class VerifiedKernel:
 
     target: str
     language: str
+    suffix: str
+    """Of the source file."""
     vendor: str
     arch: str
     device: str
@@ -110,7 +110,7 @@ def read_manifest(content: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def _target(kernel: VerifiedKernel, problem: Problem, content: dict[str, bytes]) -> dict[str, Any]:
-    source = f"{kernel.target}{source_suffix(kernel.language)}"
+    source = f"{kernel.target}{kernel.suffix}"
     content[source] = kernel.source.encode()
     if kernel.header:
         content[f"{kernel.target}.problem.h"] = kernel.header.encode()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from kernelsearch.api.profile import AcceleratorProfileSpec
+from kernelsearch.api.translate import suffix_of
 from kernelsearch.publish.bundle import BundleError, VerifiedKernel
 from kernelsearch.search.state import State
 
@@ -20,7 +22,13 @@ class Built:
     """What a target's profile says its kernels are built for."""
 
     vendor: str
+    suffix: str
+    """Of sources in the target's language."""
     arch: str
+
+
+def built_for(profile: AcceleratorProfileSpec, language: str) -> Built:
+    return Built(vendor=profile.vendor, suffix=suffix_of(profile, language), arch=profile.arch)
 
 
 async def gather_kernels(state: State, built: Mapping[str, Built], read_blob: ReadBlob) -> list[VerifiedKernel]:
@@ -38,6 +46,7 @@ async def gather_kernels(state: State, built: Mapping[str, Built], read_blob: Re
             VerifiedKernel(
                 target=name,
                 language=target.limits.language,
+                suffix=built[name].suffix,
                 vendor=built[name].vendor,
                 arch=built[name].arch,
                 device=target.probed.device,

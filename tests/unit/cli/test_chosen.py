@@ -189,3 +189,12 @@ def test_files_of_one_name_stay_apart_and_any_name_becomes_an_id(folder: Folder)
     chosen = folder.choose("problem.py", "a/k.cpp", "b/k.cpp", "-ein Kern.cpp")
     assert list(chosen.files) == ["k.cpp", "k.cpp-2", "ein-Kern.cpp"]
     assert [chosen.sources[id] for id in chosen.files] == ["// a/k.cpp\n", "// b/k.cpp\n", "// -ein Kern.cpp\n"]
+
+
+def test_a_profile_of_a_file_is_one_that_can_be_read_and_the_only_one(folder: Folder) -> None:
+    missing, empty = str(folder.path / "missing.yaml"), str(folder.path / "empty.yaml")
+    Path(empty).write_text("{apiVersion: v1, kind: Secret, metadata: {name: key}}")
+    said = folder.refusal("problem.py", "k.cpp", profile=missing)
+    assert said == f"--profile {missing} cannot be read: No such file or directory"
+    said = folder.refusal("problem.py", "k.cpp", profile=empty)
+    assert said == f"--profile {empty}: it must hold one AcceleratorProfile; it holds 0"

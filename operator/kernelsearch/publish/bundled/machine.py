@@ -19,6 +19,8 @@ _X86_LEVELS = {
 def refusal(target: dict[str, Any]) -> str:
     """Why this target's kernel cannot run here; empty when it can."""
     arch: str = target["arch"]
+    if target["vendor"] not in ("cpu", "nvidia", "amd"):
+        return f"its memory is on a device of {target['vendor']}, which only the vendor's own runtime reaches"
     if target["vendor"] != "cpu":
         return _gpu_refusal(arch)
     if not target["library"]:
