@@ -32,6 +32,8 @@ CANDIDATE = "candidate"
 AGAIN = "again"
 """A second eager arm: what two equal arms differ by is the noise."""
 MOST_CALLS = 256
+WHOLE = (0, 0)
+"""All slots of a round."""
 _BASE_SETS = 3
 _WARM_ROUNDS = 5
 _DISTURBED_SHARE = 0.25
@@ -215,14 +217,15 @@ class Bench:
             return None
         return [tensor.clone() for tensor in self.device.tensors("desk", layout_of(widened(case.fact.outputs)), 0)]
 
-    def run(self, runner: Runner, flags: int = 0, calls: int = 0) -> int:
-        """One timed run of what was prepared, or of its first `calls` slots; ns from before it was continued until it
-        was done and stood still.
+    def run(self, runner: Runner, flags: int = 0, part: tuple[int, int] = WHOLE) -> int:
+        """One timed run of what was prepared, or of a part of its slots (first, count); ns from before it was continued
+        until it was done and stood still.
         """
+        first, count = part
         runner.expect_silence()
         if not flags & RunFlag.EMPTY:
             runner.board.forget_reports(runner.reports)
-        return self.device.run(runner, Order(OrderKind.RUN, calls, flags=flags), self.deadline())
+        return self.device.run(runner, Order(OrderKind.RUN, count, first, flags=flags), self.deadline())
 
     def make_base_sets(self, case: CaseBench) -> None:
         """What timed slots are made of. Decides whether inputs have a structure that only the problem can make."""
@@ -260,19 +263,19 @@ class Bench:
         order: Sequence[str],
         calls: int,
         flags: int = 0,
-        made: int = 0,
+        part: tuple[int, int] = WHOLE,
     ) -> dict[str, float]:
         """Fresh secrets in `calls` slots, then every arm once, in this order. All stand still on return.
 
         `flags` are the candidate's: what its results need must not cost a baseline time, because nobody can see whether
-        the candidate really does it. `made`: how many calls are made, when it is not one for each slot.
+        the candidate really does it. `part`: of the slots, those that are called on (first, count).
         """
         self.fill_arena(case, calls)
         times: dict[str, float] = {}
         for name in order:
             self.device.evict(calls * case.inputs.stride)
             asked = flags if name == CANDIDATE else RunFlag.NONE
-            times[name] = max(1.0, self.run(arms[name], asked, made) - case.fixed_cost_ns)
+            times[name] = max(1.0, self.run(arms[name], asked, part) - case.fixed_cost_ns)
         return times
 
     def call_ns(self, case: CaseBench, runner: Runner, flags: int = 0) -> float:

@@ -32,8 +32,8 @@ class OrderKind(IntEnum):
     PREPARE = 2
     """a = case, b = offset of the first slot, c = count, d = stride, flags = GALLERY: which slots RUN will read."""
     RUN = 3
-    """a = count, flags = RunFlag: call forward once for each of the first `count` prepared slots, for all when it is 0,
-    and keep the results."""
+    """a = count, b = first, flags = RunFlag: call forward once for each of `count` prepared slots from `first` on, for
+    all that are left when count is 0, and keep the results."""
     DESCRIBE = 4
     """a = case: the signature as JSON on the board (trusted runners)."""
     GENERATE = 5

@@ -154,7 +154,8 @@ def run(config: dict[str, Any], fds: list[int]) -> None:
                 prepared = arm.prepare(order.a, order.memory, range(order.b, order.b + order.c * order.d, order.d))
                 reply = Reply(ReplyKind.READY)
             elif order.kind == OrderKind.RUN:
-                reply = _run(arm, memory, board, prepared[: order.a or None], kept, order.flags)
+                chosen = prepared[order.b : order.b + order.a if order.a else None]
+                reply = _run(arm, memory, board, chosen, kept, order.flags)
             elif order.kind == OrderKind.DROP:
                 kept.clear()
                 reply = Reply(ReplyKind.READY)

@@ -261,7 +261,7 @@ class CompiledArm(TorchArm):
         except Exception as error:
             raise ArmError(Failure.NOT_COMPILED, traceback.format_exception_only(error)[-1].strip()) from error
         del values
-        if self.memory.is_device:
+        if self.device == "cuda":
             torch.cuda.empty_cache()  # compiling and its inputs took more than timed calls will
         return call
 

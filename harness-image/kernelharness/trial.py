@@ -25,7 +25,7 @@ _EXACT_EVERY = 4
 """One timed round in so many is compared with float64 too."""
 _PLANS, _SLOW_START = 3, 4
 """How often blocks are planned, at most, and how many times faster than expected calls may be."""
-_AUDITS = 5
+_AUDITS = 3
 _AHEAD_FACTOR, _AHEAD_NS = 3.0, 300_000.0
 """The first call of a round may take so many times an average one, and this much longer: it wakes threads up."""
 
@@ -145,13 +145,21 @@ class Trial:
         return samples
 
     def _audit(self, case: CaseBench, arms: dict[str, Runner], calls: int, samples: Samples, lead: str) -> None:
-        """One call, of a round that looks like all others, must take as long as one. Raise Rejection.
+        """Rounds that look like all others and stop after the first call. Raise Rejection.
 
-        Else the first call of a round answers for those that follow, whose inputs no user could have shown it.
+        That call must take as long as one; and when the rest is called, the inputs have changed. Else the first call of
+        a round answers for those that follow, whose inputs no user could have shown it.
         """
         pair = {lead: arms[lead], CANDIDATE: arms[CANDIDATE]}
-        times = [self.bench.round(case, pair, list(pair), calls, self.flags, made=1) for _ in range(_AUDITS)]
-        first = {name: median(each[name] for each in times) for name in pair}
+        if lead != "eager":
+            pair = {"eager": arms["eager"], **pair}  # it says what is right
+        alone: list[dict[str, float]] = []
+        for _ in range(_AUDITS):
+            alone.append(self.bench.round(case, pair, list(pair), calls, self.flags, (0, 1)))
+            self._compare_round(case, 1)
+            self.bench.round(case, pair, list(pair), calls, self.flags, (1, calls - 1))
+            self._compare_round(case, calls - 1)
+        first = {name: median(each[name] for each in alone) for name in pair}
         waking = max(0.0, first[lead] - samples.call_ns(lead))
         average = samples.call_ns(CANDIDATE)
         if first[CANDIDATE] > _AHEAD_FACTOR * average + _AHEAD_NS + waking:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from kernelharness.bench import CANDIDATE, Bench, CaseBench, Secret
+from kernelharness.bench import CANDIDATE, WHOLE, Bench, CaseBench, Secret
 from kernelharness.channel import RunFlag
 from kernelharness.protocol import CaseFact
 
@@ -29,7 +29,7 @@ def test_what_a_candidates_results_need_costs_no_baseline_time() -> None:
     device: Any = SimpleNamespace(evict=lambda nbytes: None)
     bench = Bench(device, reference=SimpleNamespace(), secret=Secret(bytes(32)), limit_seconds=1.0)  # type: ignore[arg-type]
     bench.fill_arena = lambda case, calls: None  # type: ignore[method-assign]
-    bench.run = lambda runner, flags=0, calls=0: asked.setdefault(runner, flags) + 1  # type: ignore[method-assign]
+    bench.run = lambda runner, flags=0, part=WHOLE: asked.setdefault(runner, flags) + 1  # type: ignore[method-assign]
     case = CaseBench.of(0, CaseFact(case="one", inputs=[], parameters=[], outputs=[], bytes_min=0))
     arms: Any = {"eager": "E", CANDIDATE: "U", "again": "A"}
     bench.round(case, arms, list(arms), 1, RunFlag.COPY_OUT)

@@ -8,7 +8,7 @@ ROWS, COLUMNS, WIDTH = 1000, 256, 6000
 
 class Model(nn.Module):
     def forward(self, x, w):
-        later = torch.arange(x.shape[1]) > torch.arange(x.shape[0])[:, None]
+        later = torch.arange(x.shape[1], device=x.device) > torch.arange(x.shape[0], device=x.device)[:, None]
         rows = x.mean(dim=-1, keepdim=True).expand_as(x)
         return rows, torch.where(later, float("-inf"), x), (x @ w).sum(dim=-1)
 

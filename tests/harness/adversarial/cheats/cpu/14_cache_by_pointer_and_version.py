@@ -1,4 +1,4 @@
-# expect: WRONG_VALUES
+# expect: WRONG_VALUES | NONDETERMINISTIC
 # problem: scaled_rows
 # language: pytorch
 # devices: cpu, gpu

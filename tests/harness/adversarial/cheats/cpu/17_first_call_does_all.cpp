@@ -1,7 +1,7 @@
-// expect: OK
+// expect: WRONG_VALUES | TIMING_MISMATCH
 // problem: one_row_linear
 // The first call of a round answers for all slots, which lie where they lay in the round before, and so reads the
-// weights once for all. Its values are right, and the judge cannot see it: a user has one input at a time.
+// weights once for all. Its values are right while inputs stay what they were: a user has one input at a time.
 #include "problem.h"
 #include <cstring>
 #include <vector>

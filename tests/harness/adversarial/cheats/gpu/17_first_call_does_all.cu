@@ -1,4 +1,4 @@
-// expect: OK | TIMING_MISMATCH
+// expect: WRONG_VALUES | TIMING_MISMATCH
 // problem: one_row_linear
 // no gain over: one_row_linear
 // The first call of a round answers for all slots, which lie at a fixed distance where they lay in the round before, and
