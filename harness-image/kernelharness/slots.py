@@ -24,7 +24,7 @@ from kernelharness.layout import Field
 _PATTERN = 1 << 18
 _PIECE = 1 << 16
 """Elements that are multiplied at a time: their factors stay in a core's cache."""
-_GATHERED = 1 << 16
+_GATHERED = 1 << 15
 """Elements of tensors up to which all slots are filled in one operation."""
 _INTEGER_OF = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 OUTLIER_SHARE = 1e-3
