@@ -2,32 +2,52 @@
 
     python benchmarks/harness_cpu.py        # some minutes; prints and writes benchmarks/results/harness_cpu.json
 
-Sixteen variants of one C++ kernel (the seed of examples/tune-only.yaml with its tunables changed, so that no two
-binaries are alike) go through the real judge, and the same source is built once by torch's load_inline for comparison,
-in the same run. Nothing else may run beside it. load_inline needs ninja on the PATH.
+As a search does it: a probe measures what torch.compile takes beside eager, then a batch of sixteen variants of one C++
+kernel goes through the real judge and is told (docs/decisions/0010). Twice: a kernel that computes (the seed of
+examples/tune-only.yaml), and one whose outputs are as large as its inputs (the demo's), where comparing costs most.
+The last source is built once by torch's load_inline for comparison, in the same run, which needs ninja on the PATH.
+Nothing else may run beside it.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import mean, median
+from typing import Any
 
-from kernelharness.protocol import Artifact, Batch, Bye, Candidate, File, Hello, Result, from_artifacts, parse_log
+from kernelharness.protocol import (
+    Artifact,
+    Baseline,
+    Batch,
+    Bye,
+    Candidate,
+    File,
+    Hello,
+    Purpose,
+    Result,
+    from_artifacts,
+    parse_log,
+)
 from kernelsearch.api.documents import load_documents
 from kernelsearch.api.profiles import packaged_profiles
 from kernelsearch.api.translate import to_hardware, to_protocol_problem, to_toolchain
 from kernelsearch.search.edits import find_tunables, set_tunables
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAMPLE = ROOT / "examples" / "tune-only.yaml"
+COMPUTES = ROOT / "examples" / "tune-only.yaml"
+MOVES = ROOT / "examples" / "demo-cpu.yaml"
+MOVES_KERNEL = ROOT / "dev" / "llm" / "replies" / "rmsnorm" / "01-two-passes.md"
 RESULT = ROOT / "benchmarks" / "results" / "harness_cpu.json"
 CANDIDATES = 16
 
@@ -57,6 +77,7 @@ def variants(source: str) -> list[str]:
 
 
 def judge(batch: Batch, folder: Path) -> tuple[list[object], float]:
+    """The judge's messages, and seconds; code that torch.compile made is kept in `folder`."""
     path = folder / "batch.json"
     path.write_text(batch.to_json())
     begin = time.monotonic()
@@ -65,6 +86,62 @@ def judge(batch: Batch, folder: Path) -> tuple[list[object], float]:
         stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     return list(parse_log(done.stdout)), time.monotonic() - begin
+
+
+def compile_ratios(probed: list[object]) -> dict[str, float]:
+    """Case -> torch.compile's time over eager's."""
+    ns = {(found.case, found.arm): found.ns for found in probed if isinstance(found, Baseline)}
+    times = {case: (ns.get((case, "eager")), ns.get((case, "compile"))) for case, _ in ns}
+    return {case: compiled / eager for case, (eager, compiled) in times.items() if eager and compiled}
+
+
+def batch_of(example: Path, source: str | None = None) -> Batch:
+    """Sixteen variants of the example's seed, or of `source`."""
+    documents = load_documents(example)
+    spec = documents.search.spec
+    profile = packaged_profiles()[spec.targets[0].profile]
+    return Batch(
+        id="benchmark",
+        problem=to_protocol_problem(spec.problem, documents.problem_files()),
+        toolchain=to_toolchain(profile, "cpp"),
+        hardware=to_hardware(profile),
+        candidates=[
+            Candidate(id=f"v{number}", files=[File(path="kernel.cpp", content=text)])
+            for number, text in enumerate(variants(source or spec.problem.seeds[0].content))
+        ],
+    )
+
+
+def measure(batch: Batch, folder: Path) -> tuple[dict[str, Any], list[object]]:
+    """What a search pays for this batch, and the batch's messages."""
+    probed, probe_wall = judge(batch.model_copy(update={"candidates": [], "purpose": Purpose.PROBE}), folder)
+    ratios = compile_ratios(probed)
+    messages, wall = judge(batch.model_copy(update={"compile_ratios": ratios}), folder)
+    bye = next(message for message in messages if isinstance(message, Bye))
+    results = [message for message in messages if isinstance(message, Result)]
+    stages = sorted({stage for result in results for stage in result.walls})
+    means = {stage: round(mean(r.walls.get(stage, 0.0) for r in results), 3) for stage in stages}
+    cases = sorted({case.case for result in results for case in result.cases})
+    timed = {name: [case for r in results for case in r.cases if case.case == name] for name in cases}
+    return {
+        "candidates": len(results),
+        "verdicts": sorted({str(result.verdict) for result in results}),
+        "seconds_per_candidate": means,
+        "cases": {
+            name: {
+                "eager_us": round(median(case.ns * (case.speedup_eager or 1.0) for case in found) / 1e3, 1),
+                "candidate_us": round(median(case.ns for case in found) / 1e3, 1),
+                "compile_over_eager": round(ratios[name], 3),
+                "blocks": round(mean(case.samples for case in found), 1),
+                "half_width_percent": round(50 * median(math.log(case.high / case.low) for case in found), 2),
+            }
+            for name, found in timed.items()
+        },
+        "seconds_of_the_probe": round(probe_wall, 2),
+        "seconds_of_the_batch": round(wall, 2),
+        "seconds_per_batch_beside_its_candidates": round(wall - means["total"] * len(results), 2),
+        "seconds_the_judge_counts": round(bye.device_seconds, 2),
+    }, messages
 
 
 def build_with_load_inline(folder: Path, messages: list[object], batch: Batch) -> float:
@@ -79,41 +156,24 @@ def build_with_load_inline(folder: Path, messages: list[object], batch: Batch) -
 
 
 def main() -> None:
-    documents = load_documents(EXAMPLE)
-    spec = documents.search.spec
-    profile = packaged_profiles()[spec.targets[0].profile]
-    batch = Batch(
-        id="benchmark",
-        problem=to_protocol_problem(spec.problem, documents.problem_files()),
-        toolchain=to_toolchain(profile, "cpp"),
-        hardware=to_hardware(profile),
-        candidates=[
-            Candidate(id=f"v{number}", files=[File(path="kernel.cpp", content=source)])
-            for number, source in enumerate(variants(spec.problem.seeds[0].content))
-        ],
-    )
+    moves_kernel = re.search(r"```cpp\n(.*?)```", MOVES_KERNEL.read_text(), re.DOTALL)
+    assert moves_kernel is not None
+    batches = {
+        "gelu_rowsum, two cases: computes": batch_of(COMPUTES),
+        "rmsnorm with residual, two cases: moves memory": batch_of(MOVES, moves_kernel[1]),
+    }
+    problems: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _, cold = judge(batch.model_copy(update={"candidates": []}), folder)
-        messages, wall = judge(batch, folder)
+        for problem, batch in batches.items():
+            problems[problem], messages = measure(batch, folder)
         built = build_with_load_inline(folder, messages, batch)
     hello = next(message for message in messages if isinstance(message, Hello))
-    bye = next(message for message in messages if isinstance(message, Bye))
-    results = [message for message in messages if isinstance(message, Result)]
-    stages = sorted({stage for result in results for stage in result.walls})
-    means = {stage: round(sum(r.walls.get(stage, 0.0) for r in results) / len(results), 3) for stage in stages}
     found = {
         "date": datetime.now(UTC).date().isoformat(),
         "device": hello.device,
         "versions": hello.versions | {"python": platform.python_version()},
-        "problem": "gelu_rowsum, two cases",
-        "candidates": len(results),
-        "verdicts": sorted({str(result.verdict) for result in results}),
-        "seconds_per_candidate": means,
-        "seconds_of_the_batch": round(wall, 2),
-        "seconds_per_batch_beside_its_candidates": round(wall - means["total"] * len(results), 2),
-        "seconds_of_the_first_batch_of_a_problem_without_candidates": round(cold, 2),
-        "seconds_the_judge_counts": round(bye.device_seconds, 2),
+        "problems": problems,
         "seconds_of_load_inline_for_one_kernel": round(built, 2),
     }
     RESULT.write_text(json.dumps(found, indent=2) + "\n")

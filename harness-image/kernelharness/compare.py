@@ -128,40 +128,55 @@ class Comparer:
             )
         return worst
 
-    def limits(self, want: Tensor, given_rms: float | None = None, reduction_length: int = 1) -> tuple[float, float]:
-        """(atol, rtol) for this output of the reference. Integers and booleans are exact unless told otherwise."""
-        default = _DEFAULTS.get(want.dtype, 0.0)
+    def _limits(
+        self, dtype: torch.dtype, scale: tuple[float, float], given_rms: float | None, reduction_length: int
+    ) -> tuple[float, float]:
+        """(atol, rtol) for an output of this dtype; `scale`: what `_scale_of` says of the reference's.
+
+        Integers and booleans are exact unless told otherwise.
+        """
+        default = _DEFAULTS.get(dtype, 0.0)
         rtol = default if self._tolerance.rtol is None else self._tolerance.rtol
         atol = default if self._tolerance.atol is None else self._tolerance.atol
-        if not want.is_floating_point() or atol == 0:
+        if not dtype.is_floating_point or atol == 0:
             return atol, rtol
-        rms, spread = _scale_of(want, self._passes)
+        rms, spread = scale
         if given_rms is not None and given_rms > 0:
             atol *= max(1.0, rms / given_rms)
         # Two honest orders of summation differ by this much where terms cancel; narrow types accumulate in float32.
-        eps = torch.finfo(torch.float64 if want.dtype == torch.float64 else torch.float32).eps
+        eps = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
         atol = max(atol, _SUMMATION * eps * math.sqrt(reduction_length) * rms)
         return min(atol, SPREAD_SHARE * spread), rtol
 
+    def _quickly(self, got: Tensor, want: Tensor, given_rms: float | None, reduction_length: int) -> Comparison | None:
+        """That all is right, where the device can say so in two passes; else None."""
+        if self._passes is None or (sums := self._passes.sums(want)) is None:
+            return None
+        atol, rtol = self._limits(want.dtype, _spread(*sums), given_rms, reduction_length)
+        found = self._passes.compare(got, want, atol, rtol)
+        if found is None or found[0]:
+            return None
+        return Comparison(Verdict.OK, count=want.numel(), max_abs=found[1], atol=atol, rtol=rtol)
+
     def _values(self, got: Tensor, want: Tensor, given_rms: float | None, reduction_length: int) -> Comparison:
-        atol, rtol = self.limits(want, given_rms, reduction_length)
-        passed = Comparison(Verdict.OK, count=want.numel(), atol=atol, rtol=rtol)
-        if self._passes is not None and (found := self._passes.compare(got, want, atol, rtol)) is not None:
-            wrong, largest = found
-            if wrong == 0:
-                return replace(passed, max_abs=largest)
+        if (quick := self._quickly(got, want, given_rms, reduction_length)) is not None:
+            return quick
+        largest, scale = _survey(got, want)
+        atol, rtol = self._limits(want.dtype, scale, given_rms, reduction_length)
         bad, max_abs, mask_differs = 0, 0.0, False
-        for _, mine, reference in _chunks(got, want):
+        for (_, mine, reference), most in zip(_chunks(got, want), largest, strict=True):
+            if most <= atol:
+                max_abs = max(max_abs, most)
+                continue
             error = _error(mine, reference)
-            largest = float(error.max())
-            if largest < math.inf and bool((error <= _bound(reference, atol, rtol)).all()):
-                max_abs = max(max_abs, largest)
+            if most < math.inf and bool((error <= _bound(reference, atol, rtol)).all()):
+                max_abs = max(max_abs, most)
                 continue
             inside, finite, same_mask = _inside(mine, reference, error, atol, rtol)
             bad += int(inside.numel() - inside.sum())
             max_abs = max(max_abs, float(torch.where(finite, error, 0).max()))
             mask_differs = mask_differs or not same_mask
-        passed = replace(passed, bad=bad, max_abs=max_abs)
+        passed = Comparison(Verdict.OK, count=want.numel(), bad=bad, max_abs=max_abs, atol=atol, rtol=rtol)
         if bad * 1_000_000 <= self._tolerance.max_mismatch_ppm * passed.count and not mask_differs:
             return passed
         return _explain(replace(passed, verdict=Verdict.WRONG_VALUES), got, want)
@@ -174,6 +189,11 @@ class Comparer:
         counted = 0
         for start, piece, reference in _chunks(got, want):
             truth = exact.reshape(-1)[start : start + piece.numel()].double()
+            sums = [float(torch.dot(each, each)) for each in (piece - truth, reference - truth, truth)]
+            if all(map(math.isfinite, sums)):
+                mine, theirs, size = mine + sums[0], theirs + sums[1], size + sums[2]
+                counted += truth.numel()
+                continue
             finite = torch.isfinite(truth) & torch.isfinite(piece) & torch.isfinite(reference)
             truth = torch.where(finite, truth, 0)
             mine += float(torch.where(finite, piece.double() - truth, 0).square_().sum())
@@ -191,7 +211,7 @@ class Comparer:
 
 def rms_of(tensors: Sequence[Tensor], passes: Passes | None = None) -> list[float]:
     """Root mean square of each tensor's finite elements; 0 for integers."""
-    return [_scale_of(tensor, passes)[0] if tensor.is_floating_point() else 0.0 for tensor in tensors]
+    return [_scale_of(tensor, passes)[0] for tensor in tensors]
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
@@ -237,16 +257,50 @@ def _wrong_form(got: Sequence[Tensor], want: Sequence[Tensor]) -> Comparison | N
     return None
 
 
+def _survey(got: Tensor, want: Tensor) -> tuple[list[float], tuple[float, float]]:
+    """(the largest |got - want| of each of `_chunks`, `_scale_of` want), in one pass over memory.
+
+    Nearly every output is right by this alone: what is below atol everywhere needs no look at rtol |want|. NaN, which
+    is below nothing, where some error is no number.
+    """
+    largest: list[float] = []
+    total = squares = 0.0
+    for _, mine, reference in _chunks(got, want):
+        if not want.is_floating_point():
+            largest.append(0.0 if torch.equal(mine, reference) else float(_error(mine, reference).max()))
+            continue
+        largest.append(float(_error(mine, reference).max()))
+        single = reference.float()
+        total += float(single.sum())
+        squares += float(torch.dot(single, single))
+    return largest, _scale(want, total, squares)
+
+
 def _chunks(got: Tensor, want: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(start, got, want) of flat pieces; narrow floats as float32, which holds them exactly, booleans as bytes."""
-    mine, reference = got.reshape(-1), want.reshape(-1)
     if want.dtype == torch.bool:
-        mine, reference = mine.view(torch.uint8), reference.view(torch.uint8)
+        got, want = got.view(torch.uint8), want.view(torch.uint8)
     narrow = want.dtype in (torch.float16, torch.bfloat16)
-    step = _chunk(want)
-    for start in range(0, want.numel(), step):
-        pieces = mine[start : start + step], reference[start : start + step]
-        yield (start, *(piece.float() if narrow else piece for piece in pieces))  # type: ignore[misc]
+    for start, mine, reference in _pieces(got, want, _chunk(want)):
+        yield (start, mine.float(), reference.float()) if narrow else (start, mine, reference)
+
+
+def _pieces(got: Tensor, want: Tensor, step: int, start: int = 0) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(start, got, want) of flat pieces of at most `step` elements; never a copy of more than a piece.
+
+    Slots of a round have gaps between them: they are taken one by one, or some small ones together.
+    """
+    count = want.numel()
+    if count <= step or (got.is_contiguous() and want.is_contiguous()):
+        mine, reference = got.reshape(-1), want.reshape(-1)
+        for first in range(0, count, step):
+            yield start + first, mine[first : first + step], reference[first : first + step]
+        return
+    inside = count // len(want)
+    together = step // inside
+    for first in range(0, len(want), max(1, together)):
+        place = slice(first, first + together) if together > 1 else first
+        yield from _pieces(got[place], want[place], step, start + first * inside)
 
 
 def _chunk(tensor: Tensor) -> int:
@@ -277,9 +331,27 @@ def _inside(got: Tensor, want: Tensor, error: Tensor, atol: float, rtol: float) 
 
 
 def _scale_of(tensor: Tensor, passes: Passes | None = None) -> tuple[float, float]:
-    """(rms, rms around the mean) of the finite elements; of one element alone its size is both."""
-    found = passes.sums(tensor) if passes is not None else None
-    total, squares, count = found or _sums_in_chunks(tensor.reshape(-1))
+    """(rms, rms around the mean) of the finite elements; of one element alone its size is both. 0 of integers."""
+    if not tensor.is_floating_point():
+        return 0.0, 0.0
+    if passes is not None and (found := passes.sums(tensor)) is not None:
+        return _spread(*found)
+    return _scale(tensor, *_sums(tensor, torch.float32)[:2])
+
+
+def _scale(tensor: Tensor, total: float, squares: float) -> tuple[float, float]:
+    """`_scale_of` from sums in single precision.
+
+    It is ten times faster and enough, unless something is not finite or the mean hides the spread.
+    """
+    count = tensor.numel()
+    if not math.isfinite(squares) or squares - total * total / max(1, count) < 1e-3 * squares:
+        total, squares, count = _sums(tensor, torch.float64)
+    return _spread(total, squares, count)
+
+
+def _spread(total: float, squares: float, count: int) -> tuple[float, float]:
+    """`_scale_of` from the sum, the sum of squares and the number of the finite elements."""
     if count == 0:
         return 0.0, 0.0
     rms = math.sqrt(squares / count)
@@ -288,22 +360,12 @@ def _scale_of(tensor: Tensor, passes: Passes | None = None) -> tuple[float, floa
     return rms, math.sqrt(max(0.0, squares / count - (total / count) ** 2))
 
 
-def _sums_in_chunks(flat: Tensor) -> tuple[float, float, int]:
-    """(sum, sum of squares, count) of the finite elements."""
-    total, squares, count = _sums(flat, torch.float32)
-    # Single precision is ten times faster and enough, unless something is not finite or the mean hides the spread.
-    if not math.isfinite(squares) or squares - total * total / max(1, count) < 1e-3 * squares:
-        return _sums(flat, torch.float64)
-    return total, squares, count
-
-
-def _sums(flat: Tensor, dtype: torch.dtype) -> tuple[float, float, int]:
+def _sums(tensor: Tensor, dtype: torch.dtype) -> tuple[float, float, int]:
     """(sum, sum of squares, count); in float64 of the finite elements only."""
     total = squares = 0.0
     count = 0
-    step = _chunk(flat)
-    for start in range(0, flat.numel(), step):
-        piece = flat[start : start + step].to(dtype)
+    for _, _, given in _pieces(tensor, tensor, _chunk(tensor)):
+        piece = given.to(dtype)
         if dtype == torch.float64:
             piece = piece[torch.isfinite(piece)]
         total += float(piece.sum())

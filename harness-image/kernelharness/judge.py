@@ -468,6 +468,7 @@ class Judge:
             config |= {"warmup": warmup, "folder": path, "env": self.language.warmup_environment(path)}
         if self.language.is_native:
             config |= {"arm": "native", "facts": [case.fact.model_dump(mode="json") for case in self.cases]}
+            config["touch_bytes"] = min(self.device.touch_bytes, max(map(self._result_bytes, self.cases)))
             return Runner("the candidate", self.zygotes.light, config, memory | {"binary": compiled.fd})
         config |= {
             "arm": "python",
@@ -478,6 +479,13 @@ class Judge:
             "filename": self.language.source_name(self.batch.toolchain),
         }
         return Runner("the candidate", self.zygotes.torch, config, memory)
+
+    def _result_bytes(self, case: CaseBench) -> int:
+        """The most that results of one run take: a native candidate meets no other new pages unless it wants them."""
+        calls = len(case.gallery)
+        if not case.fact.hidden:
+            calls = max(calls, self.bench.plan(case, case.baseline_ns["eager"], self.rule)[0])
+        return calls * case.outputs.stride
 
     def _children(self) -> set[int]:
         """Processes that may be there when a candidate is over."""

@@ -28,7 +28,7 @@ _SQUARES = 64
 """Matrices of a stack of which is asked whether they are symmetric."""
 _DISTORTED = 1 << 24
 """Elements that are distorted at a time: some copies of them fit beside the largest tensor."""
-_GATHERED = 1 << 16
+_GATHERED = 1 << 15
 """Elements of tensors up to which all slots are filled in one operation."""
 _INTEGER_OF = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 OUTLIER_SHARE = 1e-3

@@ -191,22 +191,12 @@ class Trial:
         # All slots in one pass; a share of allowed mismatches is a share of each slot's, never pooled.
         if comparer.allows_mismatches or not comparer.compare(got, want).ok:
             for slot in range(calls):
-                self._compare_slot(case, slot, got, want)
+                self._judge(case, [stack[slot] for stack in got], [stack[slot] for stack in want], _which(slot))
         if exactly and case.exact is not None:
             slot = self.bench.secret.draw() % calls
-            kept = [stack.clone() for stack in want]
-            self._compare_slot(case, slot, got, kept, self.bench.exact(case, slot * case.inputs.stride))
-
-    def _compare_slot(
-        self,
-        case: CaseBench,
-        slot: int,
-        got: Sequence[Tensor],
-        want: Sequence[Tensor],
-        exact: Sequence[Tensor] | None = None,
-    ) -> None:
-        mine, reference = ([stack[slot] for stack in stacks] for stacks in (got, want))
-        self._judge(case, mine, reference, f"in call {slot + 1} of a timed round, with fresh inputs", exact)
+            kept = [stack[slot].clone() for stack in want]  # exact() writes where they lie
+            exact = self.bench.exact(case, slot * case.inputs.stride)
+            self._judge(case, [stack[slot] for stack in got], kept, _which(slot), exact)
 
     def _judge(
         self,
@@ -226,6 +216,10 @@ class Trial:
 
 
 _SAID = {"given": "as the problem makes them", "mixed": "signs mixed, rescaled", "outliers": "some large values"}
+
+
+def _which(slot: int) -> str:
+    return f"in call {slot + 1} of a timed round, with fresh inputs"
 
 
 def _case_result(case: CaseBench, samples: Samples, lead: str, spread: float) -> CaseResult:

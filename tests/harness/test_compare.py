@@ -115,7 +115,7 @@ def test_tolerance_grows_with_a_rescaled_input_set() -> None:
 
 def test_tolerance_does_not_shrink_below_the_problems_own_for_small_inputs() -> None:
     want = noise(4096)
-    assert Comparer(Tolerance()).limits(want, given_rms=1e6)[0] == pytest.approx(1e-4)
+    assert Comparer(Tolerance()).compare([want], [want], given_rms=[1e6]).atol == pytest.approx(1e-4)
 
 
 def test_a_single_output_is_judged_by_its_own_size() -> None:
@@ -192,6 +192,30 @@ def test_scratch_does_not_grow_with_the_outputs(monkeypatch: pytest.MonkeyPatch)
     found = judge(got, want)
     assert (found.bad, found.first[0].index) == (1, (900,))
     assert max(piece.numel() for _, piece, _ in compare._chunks(got, want)) == 128
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (5, 2, 300)], ids=["many small slots", "slots of several pieces"])
+def test_slots_with_gaps_between_them_are_compared_whole(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "CHUNK", 128)
+    memory = noise(7, 4000)
+    inner = math.prod(shape)
+    want = memory.as_strided((7, *shape), (4000, *torch.empty(shape).stride()))
+    assert judge(want.contiguous(), want).count == 7 * inner
+    for place in range(0, 7 * inner, inner - 1):
+        got = want.contiguous()
+        got.view(-1)[place] += 1
+        found = judge(got, want)
+        assert (found.bad, found.max_abs) == (1, pytest.approx(1.0))
+        assert found.first[0].got == float(got.view(-1)[place])
+
+
+def test_an_output_beyond_the_absolute_tolerance_may_be_right_by_the_relative_one() -> None:
+    want = noise(1000) + 5000
+    found = judge(want + 0.25, want)
+    assert (found.verdict, found.max_abs) == (Verdict.OK, pytest.approx(0.25, abs=1e-3))
+    assert judge(want + 0.75, want).bad == 1000
 
 
 def test_reduction_length_of_an_output_is_the_longest_axis_or_what_one_output_can_see() -> None:
