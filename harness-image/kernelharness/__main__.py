@@ -74,18 +74,21 @@ def _judge(batch: Batch, language: Language, log: Log, options: argparse.Namespa
     light = zygote.Zygote(_enter)
     import torch
 
-    language.prepare_zygote()
+    language.prepare_zygote(batch.toolchain.arch)
 
     import kernelharness.torch_arms  # noqa: F401
-    from kernelharness.devices import open_device
+    from kernelharness.compiling import CompilingJudge
+    from kernelharness.devices import missing_device, open_device
     from kernelharness.judge import Judge, Zygotes
 
     heavy = zygote.Zygote(_enter)
     layers |= isolation.protect_judge()
-    device = open_device(batch.toolchain.vendor)
+    missing = missing_device(batch.toolchain.vendor)
+    device = open_device("cpu" if missing else batch.toolchain.vendor)
     code = _code_folder(options.cache or scratch, f"{device.name}\0{torch.__version__}\0{sys.version}")
     compiles = options.torch_compile != "never"
-    return Judge(batch, language, device, Zygotes(light, heavy), log, layers, compiles, scratch, code).run()
+    kind = CompilingJudge if missing else Judge
+    return kind(batch, language, device, Zygotes(light, heavy), log, layers, compiles, scratch, code).run()
 
 
 def _code_folder(parent: Path, machine: str) -> Path:

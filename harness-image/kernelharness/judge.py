@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -104,6 +105,8 @@ class Judge:
     seen: dict[str, Result] = field(default_factory=dict)
     """Results by the hash of what was timed."""
     begin: float = field(default_factory=time.monotonic)
+    stands_in: ClassVar[bool] = False
+    """Whether a language's stand-in takes the device's place in warm-ups."""
 
     def run(self) -> int:
         """Judge the batch; the process's exit code."""
@@ -127,6 +130,11 @@ class Judge:
         return EXIT_DONE
 
     @property
+    def device_name(self) -> str:
+        """What a reader is told of where candidates run."""
+        return self.device.name
+
+    @property
     def timed_cases(self) -> list[CaseBench]:
         return [case for case in self.cases if not case.fact.hidden]
 
@@ -140,7 +148,7 @@ class Judge:
         self.log.write(
             Hello(
                 harness=__version__,
-                device=self.device.name,
+                device=self.device_name,
                 driver=self.device.driver,
                 node=os.environ.get("KERNELHARNESS_NODE", platform.node()),
                 isolation=self.layers
@@ -155,15 +163,7 @@ class Judge:
 
     def _prepare(self) -> None:
         """Facts, secret sets and baselines. Raise ProblemRefused when no candidate of this problem can be judged."""
-        eager = self.runners["eager"] = self._reference("eager", "reference")
-        self.bench = Bench(self.device, eager, Secret(os.getrandom(32)), REFERENCE_SECONDS)
-        try:
-            self.known, self.cases = describe_cases(self.bench, self._given_cases())
-            headers = self.language.headers([case.fact for case in self.cases])
-        except (RunnerFault, UnsupportedArgument) as error:
-            if isinstance(error, RunnerFault) and error.kind is not FaultKind.FAILED:
-                raise
-            raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, str(error)) from error
+        headers = self._describe()
         self.ceilings: Ceilings = self.device.measure_ceilings()
         for case in self.cases:
             case.fact = with_bound(case.fact, self.ceilings)
@@ -173,8 +173,27 @@ class Judge:
         for case in self.cases:
             if reason := degenerate_reason_of(self.bench, case, self.batch.problem.tolerance):
                 raise ProblemRefused(Verdict.DEGENERATE_PROBLEM, f"case {case.fact.case!r}: {reason}")
+        self._tell_problem(headers)
+        self._baselines()
+
+    def _describe(self) -> dict[str, str]:
+        """Start the reference and ask what each case is; the language's headers. Raise ProblemRefused."""
+        if lacks := self.language.missing(self.batch.toolchain):
+            raise ProblemRefused(Verdict.HARNESS_ERROR, lacks)
+        eager = self.runners["eager"] = self._reference("eager", "reference")
+        self.bench = Bench(self.device, eager, Secret(os.getrandom(32)), REFERENCE_SECONDS)
         try:
-            self.log.write(ProblemFact(cases=[case.fact for case in self.cases]))
+            self.known, self.cases = describe_cases(self.bench, self._given_cases())
+            return self.language.headers([case.fact for case in self.cases])
+        except (RunnerFault, UnsupportedArgument) as error:
+            if isinstance(error, RunnerFault) and error.kind is not FaultKind.FAILED:
+                raise
+            raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, str(error)) from error
+
+    def _tell_problem(self, headers: dict[str, str], not_run: str = "") -> None:
+        """Raise ProblemRefused when there is too much to tell."""
+        try:
+            self.log.write(ProblemFact(cases=[case.fact for case in self.cases], not_run=not_run))
         except ValueError as error:
             names = sum(len(case.fact.parameters) for case in self.cases)
             reason = (
@@ -184,7 +203,6 @@ class Judge:
         for name, text in headers.items():
             for piece in to_artifacts("", name, text.encode()):
                 self.log.write(piece)
-        self._baselines()
 
     def _given_cases(self) -> list[Case]:
         return list(self.batch.problem.cases) or [Case(name="default")]
@@ -255,7 +273,7 @@ class Judge:
     def _result(self, candidate: Candidate) -> Result:
         walls: dict[str, float] = {}
         source_hash = hashlib.sha256("\0".join(file.content for file in candidate.files).encode()).hexdigest()
-        with _measured(walls, "total"):
+        with measured(walls, "total"):
             facts = [case.fact for case in self.cases]
             compiled = compile_candidate(
                 self.zygotes.light, self.language, self.batch.toolchain, candidate, facts, self._children()
@@ -286,7 +304,7 @@ class Judge:
         try:
             if self.language.needs_warmup:
                 folder = WarmFolder()
-                with _measured(walls, "warmup"):
+                with measured(walls, "warmup"):
                     self._warm(candidate, compiled, folder)
             trial = self._trial(self._candidate_runner(candidate, compiled, folder=folder))
             result = self._timed(candidate, trial, walls)
@@ -338,7 +356,7 @@ class Judge:
         """Let a runner with more rights, and no secrets, compile what calls need. Raise Rejection."""
         runner = self._candidate_runner(candidate, compiled, folder=folder, warmup=True)
         try:
-            warm(self._trial(runner), self.cases)
+            warm(self._trial(runner), self.cases, self.language, candidate.files[0].content)
         finally:
             self._bury(runner)
         folder.freeze()
@@ -351,14 +369,14 @@ class Judge:
             raise Rejection(Verdict.TAMPERING, f"{len(survivors)} processes outlived the candidate")
 
     def _stages(self, trial: Trial, walls: dict[str, float]) -> list[CaseResult]:
-        with _measured(walls, "load"):
+        with measured(walls, "load"):
             trial.isolate()
-        with _measured(walls, "correctness"):
+        with measured(walls, "correctness"):
             for case in self.cases:
                 trial.load(case)
                 trial.check(case)
         results: list[CaseResult] = []
-        with _measured(walls, "timing"):
+        with measured(walls, "timing"):
             for case in self.timed_cases:
                 for arm in self.runners.values():
                     trial.bench.load(arm, case)
@@ -418,7 +436,9 @@ class Judge:
         }
         if folder is not None:
             path = str(folder.path)
-            config |= {"warmup": warmup, "folder": path, "env": self.language.warmup_environment(path)}
+            if warmup and self.stands_in:
+                config |= {"stand_in": {"language": self.language.name, "arch": self.batch.toolchain.arch}}
+            config |= {"warmup": warmup, "folder": path, "env": self.language.warmup_environment(path, self.batch.toolchain.arch)}
         if self.language.is_native:
             config |= {"arm": "native", "facts": [case.fact.model_dump(mode="json") for case in self.cases]}
             return Runner("the candidate", self.zygotes.light, config, memory | {"binary": compiled.fd})
@@ -438,7 +458,7 @@ class Judge:
 
 
 @contextlib.contextmanager
-def _measured(walls: dict[str, float], name: str) -> Iterator[None]:
+def measured(walls: dict[str, float], name: str) -> Iterator[None]:
     begin = time.monotonic()
     try:
         yield
