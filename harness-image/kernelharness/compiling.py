@@ -19,7 +19,13 @@ from kernelharness.results import rejected
 from kernelharness.verdicts import Rejection
 from kernelharness.warmup import WarmFolder
 
-_CANDIDATES_OWN = (Verdict.COMPILE_ERROR, Verdict.LOAD_ERROR, Verdict.TIMEOUT, Verdict.TAMPERING, Verdict.RESOURCE_ABUSE)
+_CANDIDATES_OWN = (
+    Verdict.COMPILE_ERROR,
+    Verdict.LOAD_ERROR,
+    Verdict.TIMEOUT,
+    Verdict.TAMPERING,
+    Verdict.RESOURCE_ABUSE,
+)
 """What a candidate can be blamed for without a device; any other failure of a call may be the stand-in's, ..."""
 _PLAIN_MISTAKES = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError")
 """... but for what no device has a part in."""

@@ -438,7 +438,11 @@ class Judge:
             path = str(folder.path)
             if warmup and self.stands_in:
                 config |= {"stand_in": {"language": self.language.name, "arch": self.batch.toolchain.arch}}
-            config |= {"warmup": warmup, "folder": path, "env": self.language.warmup_environment(path, self.batch.toolchain.arch)}
+            config |= {
+                "warmup": warmup,
+                "folder": path,
+                "env": self.language.warmup_environment(path, self.batch.toolchain.arch),
+            }
         if self.language.is_native:
             config |= {"arm": "native", "facts": [case.fact.model_dump(mode="json") for case in self.cases]}
             return Runner("the candidate", self.zygotes.light, config, memory | {"binary": compiled.fd})

@@ -25,7 +25,7 @@ from kernelharness.protocol import (
 )
 
 from .adversarial.suite import entries
-from .judging import SCALED_ROWS, Judged, JudgeBatch
+from .judging import SCALED_ROWS, JudgeBatch, Judged
 
 NOTES = "this machine has no {} device"
 HONEST = {entry.name: entry.source for entry in entries("gpu") if entry.is_honest}
@@ -124,7 +124,7 @@ def compiled_in(result: Result) -> int:
     return int(result.summary.rsplit(" ", 1)[1])
 
 
-# -- every language -----------------------------------------------------------------------------------------------------
+# -- every language ----
 
 
 @no_amd
@@ -152,15 +152,13 @@ def test_a_missing_compiler_is_named_and_no_candidates_fault(judge_batch: JudgeB
     ("language", "lacks"),
     [("hip", "hipcc is not installed: it comes with ROCm"), ("cpp", "g++ is not installed: install GCC")],
 )
-def test_what_is_missing_comes_with_where_to_get_it(
-    language: str, lacks: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_missing_comes_with_where_to_get_it(language: str, lacks: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr("kernelharness.languages.hip._TOOLKIT", "hipcc")
     assert lacks in get_language(language).missing(Toolchain(language=language, arch="any"))
 
 
-# -- hip ----------------------------------------------------------------------------------------------------------------
+# -- hip ----
 
 
 @no_amd
@@ -196,7 +194,13 @@ def test_clangs_remarks_and_the_device_linkers_errors_are_read() -> None:
     hip = get_language("hip")
     remarks = "".join(
         f"kernel.hip:3:1: remark:     {said} [-Rpass-analysis=kernel-resource-usage]\n"
-        for said in ("VGPRs: 13", "VGPRs: 40", "VGPRs Spill: 2", "LDS Size [bytes/block]: 64", "Occupancy [waves/SIMD]: 8")
+        for said in (
+            "VGPRs: 13",
+            "VGPRs: 40",
+            "VGPRs Spill: 2",
+            "LDS Size [bytes/block]: 64",
+            "Occupancy [waves/SIMD]: 8",
+        )
     )
     assert hip.resources(remarks) == {"registers": 40, "spilled_registers": 2, "shared_bytes": 64}
     assert hip.compile_errors("lld: error: undefined symbol: f(float)\n", "kernel.hip") == [
@@ -204,7 +208,7 @@ def test_clangs_remarks_and_the_device_linkers_errors_are_read() -> None:
     ]
 
 
-# -- triton -------------------------------------------------------------------------------------------------------------
+# -- triton ----
 
 TRITON = HONEST["rmsnorm_triton"]
 with_triton = with_package("triton", "triton")
@@ -252,14 +256,16 @@ def test_a_call_that_only_a_device_can_answer_is_no_fault_of_the_candidate(judge
     assert "cannot be compiled without a device, because its call failed: AttributeError" in result.summary
 
 
-# -- cutedsl, flydsl ----------------------------------------------------------------------------------------------------
+# -- cutedsl, flydsl ----
 
 
 @no_nvidia
 @with_package("cutlass", "nvidia-cutlass-dsl")
 def test_cutedsl_compiles_without_a_device(judge_batch: JudgeBatch) -> None:
     right = HONEST["rmsnorm_cutedsl"]
-    results = judge(judge_batch, "cutedsl", "sm_90a", right, right.replace("cute.math.rsqrt", "cute.math.rsqrtt")).results
+    results = judge(
+        judge_batch, "cutedsl", "sm_90a", right, right.replace("cute.math.rsqrt", "cute.math.rsqrtt")
+    ).results
     assert_compiled(results["c0"], "NVIDIA")
     assert compiled_in(results["c0"]) > 0
     assert results["c1"].verdict is Verdict.COMPILE_ERROR

@@ -1,4 +1,4 @@
-"""One file per kind of device; `open_device` chooses by the profile's vendor, `missing_device` says when none can be."""
+"""One file per kind of device; `open_device` chooses by the profile's vendor, `missing_device` says when it cannot."""
 
 from __future__ import annotations
 

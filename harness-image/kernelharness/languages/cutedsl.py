@@ -3,35 +3,30 @@
 The compiler is a library in the process (MLIR, and NVIDIA's assembler in it): it starts nothing, and the timed runner
 compiles again what it does not find in the folder that the warm-up filled. Without a device the warm-up alone is run;
 functions are then compiled for the profile's arch, and calling them does nothing.
-Neighbours: triton.py (the same for Triton), ../warmup.py, stand_in.py (torch without a device).
+Neighbours: traced.py (errors), ../warmup.py, stand_in.py (torch without a device).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from kernelharness.languages.base import CompileError
-from kernelharness.languages.pytorch import PyTorch
+from kernelharness.languages.traced import TracedLanguage
 
-_FRAME = re.compile(r'^  File "kernel\.py", line (\d+)', re.MULTILINE)
-_DEVICE_ERRORS = ("CudaDriverDependencyError", "DSLCudaRuntimeError")
 _MADE = ".compiled"
 """Suffix of what the stand-in leaves for each function that it does not call: it is kept in memory alone."""
-_SAID = re.compile(r"^(?:\w+\.)*(?P<name>DSL\w*Error|MLIRError|DSLOperationBuildError): (?P<message>.*)$", re.MULTILINE)
 
 
-class CuteDsl(PyTorch):
+class CuteDsl(TracedLanguage):
     name = "cutedsl"
-    needs_warmup = True
     package = "cutlass"
     comes_with = "pip install nvidia-cutlass-dsl"
-    compile_failures = ("DSLRuntimeError", "DSLUserCodeError", "DSLAstPreprocessorError", "DSLNotImplemented", "MLIRError")
+    compiler = "/cutlass/base_dsl/"
+    device_errors = ("CudaDriverDependencyError", "DSLCudaRuntimeError")
 
     def prepare_zygote(self, arch: str) -> None:
         """Import it once, which takes seconds, with its settings: it reads the environment when it is imported.
@@ -46,18 +41,6 @@ class CuteDsl(PyTorch):
                 import cutlass.cute
 
             assert cutlass.cute is not None
-
-    def is_compile_failure(self, text: str) -> bool:
-        """Some versions wrap a missing driver into an error of the compiler."""
-        return super().is_compile_failure(text) and not any(name in text for name in _DEVICE_ERRORS)
-
-    def call_errors(self, text: str, source: str) -> list[CompileError]:
-        """The DSL's last error, at the last line of the candidate that led to it."""
-        said = list(_SAID.finditer(text))
-        if not said:
-            return []
-        lines = [int(number) for number in _FRAME.findall(text)]
-        return [CompileError(said[-1]["message"], lines[-1] if lines else 0)]
 
     def warmup_environment(self, folder: str, arch: str) -> dict[str, str]:
         return {"CUTE_DSL_CACHE_DIR": folder, "TMPDIR": folder}

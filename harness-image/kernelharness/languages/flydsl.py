@@ -1,31 +1,26 @@
 """FlyDSL, AMD's Python DSL of layouts: a module with `ModelNew` whose kernels are compiled when they are first called.
 
-The compiler is a library in the process (MLIR, and LLVM for AMD's devices in it). It can compile without launching,
-which is all that happens without a device. Neighbours: triton.py, ../warmup.py, stand_in.py (torch without a device).
+The compiler is a library in the process (MLIR, and LLVM for AMD's devices in it); its linker is ROCm's. It can compile
+without launching, which is all that happens without a device. Nothing of this was ever run on one.
+Neighbours: traced.py (errors), ../warmup.py, stand_in.py (torch without a device).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
-from kernelharness.languages.base import CompileError
-from kernelharness.languages.pytorch import PyTorch
-
-_FRAME = re.compile(r'^  File "kernel\.py", line (\d+)', re.MULTILINE)
-_SAID = re.compile(r"^(?:[\w]+\.)*(?:DSLCompileError|MLIRError|\w*Error): (?P<message>.*)$", re.MULTILINE)
+from kernelharness.languages.traced import TracedLanguage
 
 
-class FlyDsl(PyTorch):
+class FlyDsl(TracedLanguage):
     name = "flydsl"
-    needs_warmup = True
     package = "flydsl"
-    comes_with = "pip install flydsl"
-    compile_failures = ("DSLCompileError", "MLIRError")
+    comes_with = "pip install flydsl, and ROCm for its linker"
+    compiler = "/flydsl/compiler/"
 
     def prepare_zygote(self, arch: str) -> None:
         """Import it once: a quarter of a gigabyte of libraries."""
@@ -33,12 +28,7 @@ class FlyDsl(PyTorch):
             import flydsl.compiler
             import flydsl.expr
 
-            assert flydsl.compiler is not None and flydsl.expr is not None
-
-    def call_errors(self, text: str, source: str) -> list[CompileError]:
-        """The last error, at the last line of the candidate that led to it."""
-        said, lines = _SAID.findall(text), [int(number) for number in _FRAME.findall(text)]
-        return [CompileError(said[-1], lines[-1] if lines else 0)] if said else []
+            assert flydsl.expr is not None
 
     def warmup_environment(self, folder: str, arch: str) -> dict[str, str]:
         return {"FLYDSL_RUNTIME_CACHE_DIR": folder, "FLYDSL_GPU_ARCH": arch, "ARCH": arch, "TMPDIR": folder}

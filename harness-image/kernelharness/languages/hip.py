@@ -16,7 +16,17 @@ from kernelharness.languages.header import render_header
 from kernelharness.protocol import CaseFact, Toolchain
 
 COMMAND = (
-    *("-x", "hip", "--offload-arch={arch}", "-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-I{include}"),
+    *(
+        "-x",
+        "hip",
+        "--offload-arch={arch}",
+        "-std=c++17",
+        "-O3",
+        "-fPIC",
+        "-shared",
+        "-fvisibility=hidden",
+        "-I{include}",
+    ),
     *("-Rpass-analysis=kernel-resource-usage", "-fno-color-diagnostics", "-fno-caret-diagnostics", "-ferror-limit=20"),
     # Undefined symbols are errors here, not crashes at load.
     *("{source}", "-o", "{output}", "-Wl,-z,defs", "-Wl,--build-id=none"),

@@ -74,13 +74,18 @@ def pretending(arch: str) -> Iterator[None]:
         yield
 
 
+_IS_CUDA: Any = torch.Tensor.is_cuda
+_DEVICE: Any = torch.Tensor.device
+"""Attributes, as torch's functions are told of them: by their getters."""
+
+
 class _Elsewhere(TorchFunctionMode):
     """Arguments that name the device name the CPU instead; questions for the device are answered with its name."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func == torch.Tensor.is_cuda.__get__:
+        if func == _IS_CUDA.__get__:
             return True
-        if func == torch.Tensor.device.__get__:
+        if func == _DEVICE.__get__:
             return torch.device("cuda", 0)
         if func is torch.Tensor.get_device:
             return 0

@@ -19,7 +19,9 @@ from typing import Any
 from kernelharness.languages.base import CompileError
 from kernelharness.languages.pytorch import PyTorch
 
-_AT = re.compile(r"^(?:\w+\.)*(?:CompilationError|UnsupportedLanguageConstruct|CompileTimeAssertionFailure): at \d+:\d+:$")
+_AT = re.compile(
+    r"^(?:\w+\.)*(?:CompilationError|UnsupportedLanguageConstruct|CompileTimeAssertionFailure): at \d+:\d+:$"
+)
 _OTHER = re.compile(r"^(?:\w+\.)*(?P<message>(?:\w*Error|OutOfResources): .*)$", re.MULTILINE)
 _COUNTS = {
     "registers": re.compile(r"^\s*\.vgpr_count:\s*(\d+)", re.MULTILINE),
@@ -52,7 +54,7 @@ class Triton(PyTorch):
             assert triton is not None
 
     def call_errors(self, text: str, source: str) -> list[CompileError]:
-        """Triton's last error, at the candidate's line that it quotes: its own numbers count from the kernel's start."""
+        """Triton's last error, at the line that it quotes; its own numbers count from the kernel's start."""
         rows = text.splitlines()
         starts = [number for number, row in enumerate(rows) if _AT.match(row)]
         if not starts:
