@@ -42,9 +42,7 @@ def headline(name: str, result: Result) -> str:
 
 def result_lines(result: Result, facts: Sequence[CaseFact]) -> Iterator[str]:
     """What stands below the headline."""
-    if result.verdict is Verdict.COMPILED:
-        yield from (f"{name.replace('_', ' ')}: {value:g}" for name, value in result.resources.items())
-    elif result.verdict is not Verdict.OK:
+    if result.verdict not in (Verdict.OK, Verdict.COMPILED):
         yield from told(result).strip().split("\n")
     for case in result.cases:
         yield _case_line(case)
