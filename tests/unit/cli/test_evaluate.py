@@ -251,7 +251,7 @@ def test_a_kernel_that_was_not_run_says_so_and_what_it_needs(chosen: Chosen) -> 
     teller.end(found)
     text = screen.getvalue()
     assert "note: kernels are compiled and not run: this machine has no AMD device\n" in text
-    assert "\na.cpp: compiled, not run: this machine has no AMD device\n  registers: 11\n" in text
+    assert "\na.cpp: compiled, not run: this machine has no AMD device\n  - resources: registers 11.00" in text
     assert "\n1 of 2 compiled, none run; the judge worked for 3.5 s\n" in text
     assert "x " not in text.split("a.cpp")[1].split("b.cpp")[0], "no speedup is shown"
 
