@@ -18,7 +18,7 @@ from typing import Any
 
 from kernelharness import isolation, machine, native_arm, runner, zygote
 from kernelharness.compiler import execute as compile_in_sandbox
-from kernelharness.devices import expect_device, open_device
+from kernelharness.devices import expect_device, missing_device, open_device
 from kernelharness.devices.accelerator import AcceleratorError
 from kernelharness.languages.base import Language, language_of
 from kernelharness.log import Log
@@ -77,21 +77,24 @@ def _judge(batch: Batch, language: Language, log: Log, options: argparse.Namespa
     light = zygote.Zygote(_enter)
     import torch
 
-    language.prepare_zygote()
+    language.prepare_zygote(batch.toolchain.arch)
 
     import kernelharness.torch_arms  # noqa: F401
+    from kernelharness.compiling import CompilingJudge
     from kernelharness.judge import Judge, Zygotes
 
     heavy = zygote.Zygote(_enter)
     layers |= isolation.protect_judge()
+    missing = missing_device(batch.toolchain.vendor)
     try:
-        device = open_device(batch.toolchain.vendor)
+        device = open_device("cpu" if missing else batch.toolchain.vendor)
     except AcceleratorError as error:
         print(f"kernelharness: the device cannot be used: {error}", file=sys.stderr)
         return EXIT_DEVICE_FAULT
     code = _code_folder(options.cache or scratch, f"{device.name}\0{torch.__version__}\0{sys.version}")
     compiles = options.torch_compile != "never"
-    return Judge(batch, language, device, Zygotes(light, heavy), log, layers, compiles, scratch, code).run()
+    kind = CompilingJudge if missing else Judge
+    return kind(batch, language, device, Zygotes(light, heavy), log, layers, compiles, scratch, code).run()
 
 
 def _code_folder(parent: Path, machine: str) -> Path:

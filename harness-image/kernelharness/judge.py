@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -111,6 +112,8 @@ class Judge:
     seen: dict[str, Result] = field(default_factory=dict)
     """Results by the hash of what was timed."""
     begin: float = field(default_factory=time.monotonic)
+    stands_in: ClassVar[bool] = False
+    """Whether a language's stand-in takes the device's place in warm-ups."""
 
     def run(self) -> int:
         """Judge the batch; the process's exit code."""
@@ -135,6 +138,11 @@ class Judge:
         return EXIT_DONE
 
     @property
+    def device_name(self) -> str:
+        """What a reader is told of where candidates run."""
+        return self.device.name
+
+    @property
     def timed_cases(self) -> list[CaseBench]:
         return [case for case in self.cases if not case.fact.hidden]
 
@@ -148,7 +156,7 @@ class Judge:
         self.log.write(
             Hello(
                 harness=__version__,
-                device=self.device.name,
+                device=self.device_name,
                 driver=self.device.driver,
                 node=os.environ.get("KERNELHARNESS_NODE", platform.node()),
                 isolation=self.layers
@@ -164,11 +172,7 @@ class Judge:
     def _prepare(self) -> None:
         """Facts, secret sets and baselines. Raise ProblemRefused when no candidate of this problem can be judged."""
         secret = Secret(os.getrandom(32))
-        try:
-            self._describe(secret)
-            headers = self.language.headers([case.fact for case in self.cases])
-        except UnsupportedArgument as error:
-            raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, str(error)) from error
+        headers = self._describe(secret)
         self.ceilings: Ceilings = self.device.measure_ceilings()
         for case in self.cases:
             case.fact = with_bound(case.fact, self.ceilings)
@@ -178,15 +182,20 @@ class Judge:
             self.device.reserve(need_of(self.cases, sets))
         except TooLarge as error:
             raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, str(error)) from error
-        eager = self.runners["eager"] = self._reference("eager", "reference")
-        self.bench = Bench(self.device, eager, secret, REFERENCE_SECONDS)
+        self._start_reference(secret)
         with _refusing_memory():
             fill_gallery(self.bench, self.cases, sets)
         for case in self.cases:
             if reason := degenerate_reason_of(case, self.batch.problem.tolerance):
                 raise ProblemRefused(Verdict.DEGENERATE_PROBLEM, f"case {case.fact.case!r}: {reason}")
+        self._tell_problem(headers)
+        with _refusing_memory():
+            self._baselines()
+
+    def _tell_problem(self, headers: dict[str, str], not_run: str = "") -> None:
+        """Raise ProblemRefused when there is too much to tell."""
         try:
-            self.log.write(ProblemFact(cases=[case.fact for case in self.cases]))
+            self.log.write(ProblemFact(cases=[case.fact for case in self.cases], not_run=not_run))
         except ValueError as error:
             names = sum(len(case.fact.parameters) for case in self.cases)
             reason = (
@@ -196,23 +205,30 @@ class Judge:
         for name, text in headers.items():
             for piece in to_artifacts("", name, text.encode()):
                 self.log.write(piece)
-        with _refusing_memory():
-            self._baselines()
 
-    def _describe(self, secret: Secret) -> None:
-        """What the cases are, from a runner of its own: describing takes memory that timed calls must not find."""
+    def _describe(self, secret: Secret) -> dict[str, str]:
+        """Ask what each case is; the language's headers. Raise ProblemRefused.
+
+        It is asked of a runner of its own: describing takes memory that timed calls must not find.
+        """
+        if lacks := self.language.missing(self.batch.toolchain):
+            raise ProblemRefused(Verdict.HARNESS_ERROR, lacks)
         runner = self._reference("describing", "reference")
+        bench = Bench(self.device, runner, secret, REFERENCE_SECONDS)
         try:
-            self.known, self.cases = describe_cases(
-                Bench(self.device, runner, secret, REFERENCE_SECONDS), self._given_cases()
-            )
-        except RunnerFault as fault:
-            if fault.kind is not FaultKind.FAILED:
+            self.known, self.cases = describe_cases(bench, self._given_cases())
+            return self.language.headers([case.fact for case in self.cases])
+        except (RunnerFault, UnsupportedArgument) as error:
+            if isinstance(error, RunnerFault) and error.kind is not FaultKind.FAILED:
                 raise
-            raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, fault.text) from fault
+            raise ProblemRefused(Verdict.UNSUPPORTED_PROBLEM, str(error)) from error
         finally:
             runner.kill()
             self.device.forget(runner)
+
+    def _start_reference(self, secret: Secret) -> None:
+        eager = self.runners["eager"] = self._reference("eager", "reference")
+        self.bench = Bench(self.device, eager, secret, REFERENCE_SECONDS)
 
     def _given_cases(self) -> list[Case]:
         return list(self.batch.problem.cases) or [Case(name="default")]
@@ -300,7 +316,7 @@ class Judge:
     def _result(self, candidate: Candidate, compiled: Compiled) -> Result:
         walls = {"compile": compiled.seconds}
         source_hash = hashlib.sha256("\0".join(file.content for file in candidate.files).encode()).hexdigest()
-        with _measured(walls, "judging"):
+        with measured(walls, "judging"):
             try:
                 result = self._judge(candidate, compiled, walls)
             finally:
@@ -327,7 +343,7 @@ class Judge:
         try:
             if self.language.needs_warmup:
                 folder = WarmFolder()
-                with _measured(walls, "warmup"):
+                with measured(walls, "warmup"):
                     self._warm(candidate, compiled, folder)
             trial = self._trial(self._candidate_runner(candidate, compiled, folder=folder))
             result = self._timed(candidate, trial, walls)
@@ -385,7 +401,7 @@ class Judge:
         """Let a runner with more rights, and no secrets, compile what calls need. Raise Rejection."""
         runner = self._candidate_runner(candidate, compiled, folder=folder, warmup=True)
         try:
-            warm(self._trial(runner), self.cases)
+            warm(self._trial(runner), self.cases, self.language, candidate.files[0].content)
         finally:
             self._bury(runner)
         folder.freeze()
@@ -398,14 +414,14 @@ class Judge:
             raise Rejection(Verdict.TAMPERING, f"{len(survivors)} processes outlived the candidate")
 
     def _stages(self, trial: Trial, walls: dict[str, float]) -> list[CaseResult]:
-        with _measured(walls, "load"):
+        with measured(walls, "load"):
             trial.isolate()
-        with _measured(walls, "correctness"):
+        with measured(walls, "correctness"):
             for case in self.cases:
                 trial.load(case)
                 trial.check(case)
         results: list[CaseResult] = []
-        with _measured(walls, "timing"):
+        with measured(walls, "timing"):
             for case in self.timed_cases:
                 for arm in self.runners.values():
                     trial.bench.load(arm, case)
@@ -465,7 +481,13 @@ class Judge:
         }
         if folder is not None:
             path = str(folder.path)
-            config |= {"warmup": warmup, "folder": path, "env": self.language.warmup_environment(path)}
+            if warmup and self.stands_in:
+                config |= {"stand_in": {"language": self.language.name, "arch": self.batch.toolchain.arch}}
+            config |= {
+                "warmup": warmup,
+                "folder": path,
+                "env": self.language.warmup_environment(path, self.batch.toolchain.arch),
+            }
         if self.language.is_native:
             config |= {"arm": "native", "facts": [case.fact.model_dump(mode="json") for case in self.cases]}
             config["touch_bytes"] = min(self.device.touch_bytes, max(map(self._result_bytes, self.cases)))
@@ -505,7 +527,7 @@ def _refusing_memory() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _measured(walls: dict[str, float], name: str) -> Iterator[None]:
+def measured(walls: dict[str, float], name: str) -> Iterator[None]:
     begin = time.monotonic()
     try:
         yield

@@ -61,11 +61,13 @@ class Verdict(StrEnum):
     UNSUPPORTED_PROBLEM = "UNSUPPORTED_PROBLEM"
     NOISY_NODE = "NOISY_NODE"
     HARNESS_ERROR = "HARNESS_ERROR"
+    COMPILED = "COMPILED"
+    """It compiled, and nothing more is known: this machine has no device to run it on (ProblemFact.not_run)."""
 
     @property
     def is_infrastructure(self) -> bool:
-        """True when the candidate is not to blame and the same candidate should be tried again."""
-        return self in (Verdict.NOISY_NODE, Verdict.HARNESS_ERROR)
+        """True when the candidate is not to blame, and the same candidate should be tried again or elsewhere."""
+        return self in (Verdict.NOISY_NODE, Verdict.HARNESS_ERROR, Verdict.COMPILED)
 
     @property
     def is_problem_fault(self) -> bool:
@@ -275,6 +277,9 @@ class ProblemFact(Output):
     verdict: Verdict = Verdict.OK
     reason: str = ""
     cases: list[CaseFact] = []
+    not_run: str = ""
+    """Why candidates are compiled here and not run ("this machine has no AMD device"). Then there are no baselines, no
+    bounds, and the best verdict is COMPILED. Empty: they are run."""
 
 
 class Baseline(Output):

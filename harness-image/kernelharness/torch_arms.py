@@ -11,6 +11,7 @@ import os
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from kernelharness.deferred import Deferred
 from kernelharness.facts import describe, parameter_tensors
 from kernelharness.gradients import TrainingCall, leaf_names, make_cotangents
 from kernelharness.hidden import derive_hidden_case
+from kernelharness.languages.base import get_language
 from kernelharness.languages.native import CUDA
 from kernelharness.languages.pytorch import CandidateError, load_model
 from kernelharness.layout import layout_of, widened
@@ -273,18 +275,31 @@ class CandidateArm(TorchArm):
         super().__init__(config, memory)
         self.source: str = config["source"]
         self.filename: str = config["filename"]
+        self.stand_in: dict[str, str] | None = config.get("stand_in")
+        """Language and arch, where there is no device: what is compiled for it is not launched."""
 
     def make_call(self, case: int, state_offset: int) -> Call:
         loaded = self.load_problem(case)
         try:
-            model = load_model(self.source, self.filename, loaded, self.seed, self.state(case, state_offset))
-            return self.calling(case, model, model)
+            with self._standing_in():
+                model = load_model(self.source, self.filename, loaded, self.seed, self.state(case, state_offset))
+            call = self.calling(case, model, model)
+            return call if self.stand_in is None else lambda values: self._call_standing_in(call, values)
         except CandidateError as error:
             raise ArmError(Failure.LOAD, str(error)) from error
         except (ArmError, MemoryError):
             raise
         except Exception as error:
             raise ArmError(Failure.LOAD, traceback.format_exc()) from error
+
+    def _standing_in(self) -> AbstractContextManager[None]:
+        if self.stand_in is None:
+            return nullcontext()
+        return get_language(self.stand_in["language"]).stand_in(self.stand_in["arch"])
+
+    def _call_standing_in(self, call: Call, values: Sequence[Any]) -> list[Tensor]:
+        with self._standing_in():
+            return call(values)
 
 
 def make(config: dict[str, Any], memory: Memory, board: Board) -> TorchArm:

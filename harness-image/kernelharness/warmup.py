@@ -14,12 +14,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from kernelharness import diagnose
 from kernelharness.bench import CaseBench
+from kernelharness.languages.base import Language
+from kernelharness.processes import RunnerFault
 from kernelharness.protocol import Verdict
 from kernelharness.trial import Trial
 from kernelharness.verdicts import Rejection
-
-_COMPILE_WORDS = ("CompilationError", "CompileTimeAssertionFailure", "PTXASError", "OutOfResources")
 
 
 class WarmFolder:
@@ -60,14 +61,22 @@ class WarmFolder:
         return found.hexdigest()
 
 
-def warm(trial: Trial, cases: Sequence[CaseBench]) -> None:
-    """Call the candidate once in every case, on inputs of no further use. Raise Rejection when it fails."""
+def warm(trial: Trial, cases: Sequence[CaseBench], language: Language, source: str) -> None:
+    """Call the candidate once in every case, on inputs of no further use. Raise Rejection when it fails.
+
+    A call that failed because a kernel does not compile is COMPILE_ERROR, told like a compiler's.
+    """
     try:
         trial.isolate()
         for case in cases:
             trial.load(case)
             trial.call_once(case)
     except Rejection as rejection:
-        if rejection.verdict is Verdict.RUNTIME_ERROR and any(w in rejection.diagnosis for w in _COMPILE_WORDS):
-            rejection.verdict = Verdict.COMPILE_ERROR
+        fault = rejection.__cause__
+        said = fault.text if isinstance(fault, RunnerFault) else ""
+        if rejection.verdict in (Verdict.RUNTIME_ERROR, Verdict.LOAD_ERROR) and language.is_compile_failure(said):
+            errors = language.call_errors(said, source)
+            told = diagnose.of_compile(errors, source, said)
+            text = errors[0].message if errors else rejection.text
+            raise Rejection(Verdict.COMPILE_ERROR, text, told) from rejection
         raise

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from kernelharness.languages.base import get_language
 from kernelharness.protocol import Hello, Message, ProblemFact, Result, Verdict, parse_log
 
 SUITE_PATH = Path(__file__).resolve().parent.parent / "harness" / "adversarial" / "suite.py"
@@ -39,6 +40,8 @@ def _judged(problem: str, language: str) -> list[Message]:
     """One judge for all candidates of this problem and language."""
     group = suite.groups(suite.entries("gpu"))[problem, language]
     batch = suite.batch("gpu", problem, language, [entry.candidate() for entry in group])
+    if lacks := get_language(language).missing(batch.toolchain):
+        pytest.skip(lacks)
     command = [sys.executable, "-m", "kernelharness", "judge", "--batch", "-", "--torch-compile", "never"]
     done = subprocess.run(command, input=batch.to_json(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

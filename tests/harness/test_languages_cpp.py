@@ -264,7 +264,9 @@ def test_profiles_own_command_is_used_with_its_places_filled() -> None:
 
 
 def test_unknown_language_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownLanguage, match="language 'cobol' is not known; known: cpp, cuda, pytorch, triton"):
+    with pytest.raises(
+        UnknownLanguage, match="language 'cobol' is not known; known: cpp, cuda, cutedsl, flydsl, hip, pytorch, triton"
+    ):
         get_language("cobol")
 
 

@@ -78,4 +78,4 @@ def test_triton_is_warmed_up_and_checked_as_python() -> None:
     assert not triton.is_native
     command = triton.compile_command(Toolchain(language="triton", arch="sm_90a", vendor="nvidia"), "k.py", "k", "inc")
     assert command[-1] == "k.py"
-    assert triton.warmup_environment("folder")["TRITON_CACHE_DIR"] == "folder"
+    assert triton.warmup_environment("folder", "sm_90a")["TRITON_CACHE_DIR"] == "folder"

@@ -9,15 +9,22 @@ Must stay free of torch: the judge and the native runner import this.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 
 from kernelharness.protocol import CaseFact, Toolchain
 
-_MODULES = {name: f"kernelharness.languages.{name}" for name in ("cpp", "cuda", "pytorch", "triton")}
+_NAMES = ("cpp", "cuda", "cutedsl", "flydsl", "hip", "pytorch", "triton")
+_MODULES = {name: f"kernelharness.languages.{name}" for name in _NAMES}
 
 
 class UnknownLanguage(ValueError):
@@ -43,6 +50,12 @@ class Language(ABC):
     """True: a library that exports the ABI of README.md. False: a module with `ModelNew`, run in a torch process."""
     needs_warmup: bool = False
     """Compiles when it is first called: see warmup.py."""
+    package: str = ""
+    """What a candidate of a Python language imports, beside torch."""
+    comes_with: str = ""
+    """Where the compiler or the package is to be had, for people who lack it."""
+    compile_failures: tuple[str, ...] = ()
+    """Names of the exceptions that a call raises when a kernel does not compile; only with `needs_warmup`."""
 
     @abstractmethod
     def headers(self, facts: Sequence[CaseFact]) -> dict[str, str]:
@@ -67,12 +80,47 @@ class Language(ABC):
         """What the compiler said of registers, spills and the like, by the names of protocol.Result.resources."""
         return {}
 
-    def warmup_environment(self, folder: str) -> dict[str, str]:
+    def missing(self, toolchain: Toolchain) -> str:
+        """Which program or package is not installed here, and where it comes from; empty when nothing lacks."""
+        program = self.compile_command(toolchain, "source", "output", "include")[0]
+        if shutil.which(program, path=toolchain.env.get("PATH", os.environ.get("PATH"))) is None:
+            return f"the compiler {program} is not installed{self.comes_with and f': {self.comes_with}'}"
+        if self.package and find_spec(self.package) is None:
+            return f"the Python package {self.package} is not installed{self.comes_with and f': {self.comes_with}'}"
+        return ""
+
+    def is_compile_failure(self, text: str) -> bool:
+        """Whether a call that failed with this text did so because a kernel does not compile."""
+        return any(name in text for name in self.compile_failures)
+
+    def call_errors(self, text: str, source: str) -> list[CompileError]:
+        """The errors of such a call; `text` is its traceback. Without a better way, the traceback itself is shown."""
+        return []
+
+    def warmup_environment(self, folder: str, arch: str) -> dict[str, str]:
         """What tells the language where to keep what it compiles; only with `needs_warmup`."""
         return {}
 
-    def prepare_zygote(self) -> None:  # noqa: B027  (most languages need nothing)
-        """Import, in the process that all Python runners are forked from, what every candidate would import."""
+    def stand_in(self, arch: str) -> AbstractContextManager[None]:
+        """While it is open, in a runner's process without a device, calls compile for `arch` and launch nothing.
+
+        Only with `needs_warmup`.
+        """
+        return contextlib.nullcontext()
+
+    def kernels_in(self, folder: Path) -> list[Path]:
+        """The binaries among what calls compiled; only with `needs_warmup`."""
+        return []
+
+    def resources_of(self, kernels: Sequence[Path]) -> dict[str, float]:
+        """What these need of the device, as `resources` names it."""
+        return {}
+
+    def prepare_zygote(self, arch: str) -> None:  # noqa: B027  (most languages need nothing)
+        """Import, in the process that all Python runners are forked from, what every candidate would import.
+
+        Nothing may open the device here: it would not survive the fork.
+        """
 
 
 def fill_command(command: Sequence[str], toolchain: Toolchain, source: str, output: str, include: str) -> list[str]:

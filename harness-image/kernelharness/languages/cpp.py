@@ -24,6 +24,7 @@ class Cpp(Language):
     name = "cpp"
     suffix = ".cpp"
     is_native = True
+    comes_with = "install GCC for C++ (Debian: g++)"
 
     def headers(self, facts: Sequence[CaseFact]) -> dict[str, str]:
         return {"problem.h": render_header(facts)}

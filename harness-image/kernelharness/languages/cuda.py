@@ -39,6 +39,7 @@ class Cuda(Language):
     name = "cuda"
     suffix = ".cu"
     is_native = True
+    comes_with = "it comes with the CUDA toolkit and the image harness-cuda"
 
     def headers(self, facts: Sequence[CaseFact]) -> dict[str, str]:
         return {"problem.h": render_header(facts, "native_cuda.h")}

@@ -93,7 +93,8 @@ def choose(file: Path, candidates: Sequence[Path], wanted: Wanted, machine: Mach
     sources = _read(candidates)
     pairs = targets if targets and wanted_profile is None else _all_pairs(profiles, wanted_profile)
     options = [_Option(name, profiles[name], language) for name, language in pairs if name in profiles]
-    here = _here(_fitting(options, candidates, wanted, machine), machine)
+    compiles = wanted.profile is not None
+    here = _here(_fitting(options, candidates, wanted, machine), machine, compiles=compiles)
     name = here[0].name if targets else _best_profile(here, machine)
     languages = [option.language for option in here if option.name == name]
     language = _language(languages) if candidates else languages[0]
@@ -149,9 +150,14 @@ def _fitting(options: list[_Option], candidates: Sequence[Path], wanted: Wanted,
     raise DocumentError([f"no language for {what}; there is {', '.join(map(str, there)) or 'no known profile'}"])
 
 
-def _here(options: list[_Option], machine: Machine) -> list[_Option]:
-    """Those that this machine can judge. Raise DocumentError with the reason of each when it can judge none."""
+def _here(options: list[_Option], machine: Machine, *, compiles: bool) -> list[_Option]:
+    """Those that this machine can judge. Raise DocumentError with the reason of each when it can judge none.
+
+    `compiles`: else those of a vendor none of whose devices is here, when they can be compiled.
+    """
     here = [option for option in options if not _why_not(option, machine)]
+    if compiles and not here:
+        here = [option for option in options if _can_compile(option, machine)]
     if not here:
         reasons = [f"{option}: {_why_not(option, machine)}" for option in options]
         raise DocumentError(["this machine cannot judge it", *reasons])
@@ -160,6 +166,13 @@ def _here(options: list[_Option], machine: Machine) -> list[_Option]:
 
 def _why_not(option: _Option, machine: Machine) -> str:
     return machine.why_not(option.profile.spec, option.language)
+
+
+def _can_compile(option: _Option, machine: Machine) -> bool:
+    """On a machine with a GPU of another architecture the judge would run it there: that is no place to compile."""
+    spec = option.profile.spec
+    absent = spec.vendor in ("amd", "nvidia") and not machine.gpus
+    return absent and not machine.why_not_compiled(spec, option.language)
 
 
 def _best_profile(here: list[_Option], machine: Machine) -> str:

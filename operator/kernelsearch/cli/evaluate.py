@@ -95,17 +95,22 @@ def ending(chosen: Chosen, outcome: BatchOutcome) -> tuple[Exit, str]:
         return Exit.FAILED, f"no kernel can be judged, {outcome.problem.verdict.value}: {outcome.problem.reason}"
     if outcome.infrastructure == "InvalidBatch":
         return Exit.USAGE, outcome.message
+    compiled = {result.candidate for result in outcome.results if result.verdict is Verdict.COMPILED}
     decided = {result.candidate: result for result in outcome.results if not result.verdict.is_infrastructure}
-    undecided = [str(path) for id, path in chosen.files.items() if id not in decided]
+    undecided = [str(path) for id, path in chosen.files.items() if id not in decided and id not in compiled]
     why = ""
     if outcome.infrastructure:
         why = f"the judge did not finish, {outcome.infrastructure}: {outcome.message}"
     elif outcome.problem is None:
         why = "the judge said nothing about the problem"
+    elif outcome.problem.verdict is not Verdict.OK:
+        why = f"no kernel can be judged here: {outcome.problem.reason}"
     elif undecided:
         why = f"no verdict on {', '.join(undecided)}, by no fault of the candidate: run it again"
     if any(result.verdict is not Verdict.OK for result in decided.values()):
         return Exit.REJECTED, why
+    if not why and compiled and outcome.problem is not None:
+        return Exit.NOT_RUN, f"compiled, not run: {outcome.problem.not_run}"
     return Exit.UNUSABLE if why else Exit.DONE, why
 
 
@@ -133,6 +138,9 @@ def _header(outcome: BatchOutcome) -> str:
     return outcome.artifacts.get(("", HEADER), b"").decode()
 
 
+_STYLES = {Verdict.OK: "bold green", Verdict.COMPILED: "bold yellow"}
+
+
 class Teller:
     """Prints what the judge says, when it says it."""
 
@@ -158,18 +166,22 @@ class Teller:
             case ProblemFact() as problem:
                 self._facts = problem.cases
                 self._say(problem_lines(problem.cases))
+                if problem.not_run:
+                    self._say([f"note: kernels are compiled and not run: {problem.not_run}"])
             case Baseline() as baseline:
                 self._say([reference_line(baseline)])
             case Result() as result:
-                style = "bold green" if result.verdict is Verdict.OK else "bold red"
+                style = _STYLES.get(result.verdict, "bold red")
                 self._say(["", headline(str(self._chosen.files[result.candidate]), result)], style)
                 self._say(f"  {line}" for line in result_lines(result, self._facts))
 
     def end(self, outcome: BatchOutcome) -> None:
         if outcome.results:
-            right = sum(result.verdict is Verdict.OK for result in outcome.results)
+            best = Verdict.COMPILED if outcome.problem and outcome.problem.not_run else Verdict.OK
+            count = sum(result.verdict is best for result in outcome.results)
+            what = "compiled, none run" if best is Verdict.COMPILED else "right"
             total = len(self._chosen.files)
-            self._say(["", f"{right} of {total} right; the judge worked for {outcome.device_seconds:.1f} s"])
+            self._say(["", f"{count} of {total} {what}; the judge worked for {outcome.device_seconds:.1f} s"])
         if not self._chosen.files and (header := _header(outcome)):
             self._say(["", f"{HEADER}, which a kernel is written against (--json has all of it):", ""])
             self._say(header_lines(header))

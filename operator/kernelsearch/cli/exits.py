@@ -7,6 +7,7 @@
 4    the search or the check failed: the problem cannot be judged, no model answers, every candidate fails
 5    this machine or its state folder cannot be used, or it could not come to a verdict
 6    a kernel was rejected (`evaluate`)
+7    every kernel compiles, and none was run: this machine lacks the device (`evaluate`)
 130  interrupted; `run` goes on where it stopped
 """
 
@@ -22,6 +23,7 @@ class Exit(IntEnum):
     FAILED = 4
     UNUSABLE = 5
     REJECTED = 6
+    NOT_RUN = 7
     INTERRUPTED = 130
 
 

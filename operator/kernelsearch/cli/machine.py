@@ -52,12 +52,20 @@ class Machine:
         if profile.vendor == "cpu":
             if profile.arch not in self.cpu_archs:
                 return f"this CPU ({self.cpu}) has no {profile.arch}, only {', '.join(sorted(self.cpu_archs))}"
-        elif profile.vendor not in self.plugins and _family(profile.arch) not in {_family(arch) for arch in self.gpus}:
+        elif not self.has_device(profile):
             there = ", ".join(f"{name} ({arch})" for arch, name in self.gpus.items()) or "no GPU"
             plugin = (
                 "" if profile.vendor in _GPU_VENDORS else f", and no device plugin for {profile.vendor} is installed"
             )
             return f"this machine has no {profile.vendor} {profile.arch}; it has {there}{plugin}"
+        return self.why_not_compiled(profile, language)
+
+    def has_device(self, profile: AcceleratorProfileSpec) -> bool:
+        """Whether a GPU of the profile's architecture, or a plugin for its vendor's devices, is here."""
+        return profile.vendor in self.plugins or _family(profile.arch) in {_family(arch) for arch in self.gpus}
+
+    def why_not_compiled(self, profile: AcceleratorProfileSpec, language: str) -> str:
+        """Why kernels of this profile and language cannot even be compiled here; empty when they can."""
         try:
             toolchain = profile.toolchain(language)
         except KeyError as error:

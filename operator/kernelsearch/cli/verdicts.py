@@ -33,6 +33,8 @@ def problem_lines(facts: Sequence[CaseFact]) -> Iterator[str]:
 
 def headline(name: str, result: Result) -> str:
     """One line: what it is worth."""
+    if result.verdict is Verdict.COMPILED:
+        return f"{name}: {result.summary}"
     if result.verdict is not Verdict.OK or result.speedup is None:
         return f"{name}: {result.verdict.value}, found in {result.stage.value}"
     return f"{name}: OK, {times(result.speedup)}{_interval(result.low, result.high)}, {_standing(result)}"
@@ -40,7 +42,7 @@ def headline(name: str, result: Result) -> str:
 
 def result_lines(result: Result, facts: Sequence[CaseFact]) -> Iterator[str]:
     """What stands below the headline."""
-    if result.verdict is not Verdict.OK:
+    if result.verdict not in (Verdict.OK, Verdict.COMPILED):
         yield from told(result).strip().split("\n")
     for case in result.cases:
         yield _case_line(case)

@@ -7,6 +7,7 @@ evaluator recognises what it already runs. Events are unstamped (`at_ns` 0); the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from kernelharness.protocol import Batch, Candidate, File, Problem, Purpose
 
@@ -84,8 +85,12 @@ def to_events(
 ) -> tuple[Event, ...]:
     """One transaction: what the batch brought, and for a probe whether its target can be searched.
 
-    `artifact_refs` are the blobs of `outcome.artifacts`.
+    `artifact_refs` are the blobs of `outcome.artifacts`. Where candidates are compiled and not run, the machine is to
+    blame: a search cannot begin there, and a kernel is to be judged elsewhere.
     """
+    if outcome.problem is not None and outcome.problem.not_run and not outcome.infrastructure:
+        why = f"kernels can be compiled, but not run: {outcome.problem.not_run}"
+        outcome = replace(outcome, infrastructure="NoDevice", message=why)
     done = BatchDone(
         at_ns=0,
         id=batch.id,

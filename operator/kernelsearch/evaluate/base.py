@@ -37,7 +37,7 @@ class BatchOutcome:
     log: str = ""
     infrastructure: str = ""
     """CamelCase reason why not all candidates have a result: Evicted, OutOfMemory, ImagePull, DeviceFault,
-    LogIncomplete, DeadlineExceeded, InvalidBatch. Empty: the judge finished."""
+    LogIncomplete, DeadlineExceeded, InvalidBatch, NoDevice. Empty: the judge finished."""
     message: str = ""
 
 

@@ -1,8 +1,8 @@
 """Optimisation playbooks in Markdown, and the rules that pick those a model is shown.
 
-A playbook is for a language (a folder: cpp, cuda, hip, triton) and a bottleneck (memory, compute, overhead), with one
-`general.md` per language; `x86.md` is for CPUs of that kind. They hold what is true of every kernel of that kind: no
-advice here depends on a problem, so a search's prompts share it as their stable prefix.
+A playbook is for a language (a folder: cpp, cuda, cutedsl, flydsl, hip, triton) and a bottleneck (memory, compute,
+overhead), with one `general.md` per language; `x86.md` is for CPUs of that kind. They hold what is true of every kernel
+of that kind: no advice here depends on a problem, so a search's prompts share it as their stable prefix.
 """
 
 from __future__ import annotations

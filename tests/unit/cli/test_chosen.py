@@ -84,7 +84,7 @@ def test_the_suffix_means_a_language_and_the_machine_has_a_profile_for_it(
 
 
 def test_another_language_of_the_same_suffix_is_taken_when_it_is_named_and_told_of_when_not(folder: Folder) -> None:
-    assert folder.choose("problem.py", "k.py", machine=H200).other_languages == ("triton",)
+    assert folder.choose("problem.py", "k.py", machine=H200).other_languages == ("triton", "cutedsl")
     named = folder.choose("problem.py", "k.py", machine=H200, language="triton")
     assert (named.profile.metadata.name, named.language, named.other_languages) == ("nvidia-h200", "triton", ())
 
@@ -119,6 +119,15 @@ def test_what_this_machine_lacks_is_named_for_every_profile(folder: Folder) -> N
     assert "this machine cannot judge it" in refusal
     for name in ("nvidia-a100", "nvidia-b200", "nvidia-h100", "nvidia-h200"):
         assert f"cuda (.cu) for {name}: this machine has no nvidia" in refusal
+
+
+def test_a_profile_that_is_named_is_compiled_for_where_its_device_is_missing(folder: Folder) -> None:
+    chosen = folder.choose("problem.py", "k.hip", profile="amd-mi300x")
+    assert (chosen.profile.metadata.name, chosen.language) == ("amd-mi300x", "hip")
+    assert "no GPU" in folder.refusal("problem.py", "k.hip"), "never by itself"
+    assert "it has NVIDIA H200" in folder.refusal("problem.py", "k.hip", machine=H200, profile="amd-mi300x")
+    no_compiler = Machine("a CPU", ARCHS, {}, lambda _: False)
+    assert "no GPU" in folder.refusal("problem.py", "k.hip", machine=no_compiler, profile="amd-mi300x")
 
 
 def test_a_profile_that_nobody_has_is_answered_with_those_there_are(folder: Folder) -> None:

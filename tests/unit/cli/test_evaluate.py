@@ -204,6 +204,58 @@ def test_the_exit_code_is_the_verdict_and_what_is_missing_is_said(
     assert bool(said) == bool(why)
 
 
+NOT_RUN = ProblemFact(cases=FACTS, not_run="this machine has no AMD device")
+
+
+def compiled(id: str) -> Result:
+    return Result(
+        candidate=id,
+        verdict=Verdict.COMPILED,
+        stage=Stage.COMPILE,
+        summary="compiled, not run: this machine has no AMD device",
+        resources={"registers": 11, "spilled_registers": 0},
+    )
+
+
+@pytest.mark.parametrize(
+    ("results", "code", "why"),
+    [
+        ((compiled("a.cpp"), compiled("b.cpp")), Exit.NOT_RUN, "compiled, not run: this machine has no AMD device"),
+        ((compiled("a.cpp"), rejected("b.cpp", Verdict.COMPILE_ERROR)), Exit.REJECTED, ""),
+        ((compiled("a.cpp"),), Exit.UNUSABLE, "no verdict on b.cpp, by no fault of the candidate: run it again"),
+        (
+            (compiled("a.cpp"), rejected("b.cpp", Verdict.HARNESS_ERROR)),
+            Exit.UNUSABLE,
+            "no verdict on b.cpp, by no fault of the candidate: run it again",
+        ),
+    ],
+)
+def test_what_was_only_compiled_is_neither_right_nor_rejected(
+    chosen: Chosen, results: tuple[Result, ...], code: Exit, why: str
+) -> None:
+    assert ending(chosen, replace(outcome(*results), problem=NOT_RUN, baselines=())) == (code, why)
+
+
+def test_a_compiler_that_is_missing_is_named(chosen: Chosen) -> None:
+    fault = ProblemFact(verdict=Verdict.HARNESS_ERROR, reason="the compiler hipcc is not installed")
+    expected = "no kernel can be judged here: the compiler hipcc is not installed"
+    assert ending(chosen, replace(outcome(), problem=fault)) == (Exit.UNUSABLE, expected)
+
+
+def test_a_kernel_that_was_not_run_says_so_and_what_it_needs(chosen: Chosen) -> None:
+    screen = io.StringIO()
+    teller = Teller(Console(file=screen, width=200), chosen)
+    found = replace(outcome(compiled("a.cpp"), rejected("b.cpp", Verdict.COMPILE_ERROR)), problem=NOT_RUN)
+    for said in (NOT_RUN, *found.results):
+        teller.on_progress(Progress("amd-mi300x", "Running", "", said))
+    teller.end(found)
+    text = screen.getvalue()
+    assert "note: kernels are compiled and not run: this machine has no AMD device\n" in text
+    assert "\na.cpp: compiled, not run: this machine has no AMD device\n  - resources: registers 11.00" in text
+    assert "\n1 of 2 compiled, none run; the judge worked for 3.5 s\n" in text
+    assert "x " not in text.split("a.cpp")[1].split("b.cpp")[0], "no speedup is shown"
+
+
 def test_the_document_has_everything_and_is_json_whatever_was_measured(chosen: Chosen) -> None:
     found = outcome(rejected("a.cpp"))
     document = to_document(Path("problem.py"), chosen, Purpose.SEARCH, found, Exit.REJECTED, "no verdict on b.cpp")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from kernelharness.protocol import ProblemFact
 from kernelsearch.engine import Ended, Engine, SearchInputs
 from kernelsearch.llm.client import LlmClient
 from kernelsearch.search.journal import LlmReserved, LlmSettled, StopReason
@@ -96,6 +97,20 @@ async def test_the_model_is_shown_the_header_that_the_probe_brought(run: Run) ->
         endpoint.answers = [a_new_kernel_each_time(endpoint)]
         await run(with_models(endpoint))
     assert "// the header" in endpoint.seen[0][2]["messages"][-1]["content"]
+
+
+async def test_where_nothing_can_be_run_no_model_is_asked(run: Run) -> None:
+    run.evaluator.problem = ProblemFact(not_run="this machine has no AMD device")
+    async with serving() as endpoint:
+        endpoint.answers = [kernel(64)]
+        ended = await run(with_models(endpoint))
+    assert endpoint.seen == []
+    assert ended.stopped is not None
+    assert ended.stopped.reason is StopReason.NO_TARGET_RAN
+    assert ended.stopped.message == (
+        "cpu: NoDevice, kernels can be compiled, but not run: this machine has no AMD device"
+    )
+    assert len(run.evaluator.runs) == 3, "another node may have the device"
 
 
 async def test_an_unusable_reply_is_answered_once_in_the_same_chat(run: Run) -> None:

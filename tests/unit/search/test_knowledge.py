@@ -37,6 +37,13 @@ def test_every_language_has_a_page_for_every_bottleneck(language: str, bottlenec
     assert sum(map(len, pages)) < 12_000, "a playbook is paid for in every prompt"
 
 
+@pytest.mark.parametrize(("language", "says"), [("cutedsl", "cute.compile"), ("flydsl", "@flyc.kernel")])
+def test_a_language_that_few_models_know_is_shown_a_whole_kernel(language: str, says: str) -> None:
+    (page,) = pick(language, "any", "memory")
+    assert says in page
+    assert "```python" in page
+
+
 def test_x86_adds_its_page() -> None:
     assert len(pick("cpp", "x86-64-v3", "memory")) == 3
     assert len(pick("cpp", "armv9", "memory")) == 2
