@@ -8,13 +8,13 @@ Neighbours: compare.py (what differs), patterns.py (how), roofline.py (how fast 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from textwrap import indent
 
 from torch import Tensor
 
 from kernelharness.compare import Comparison, places_inside
-from kernelharness.languages.base import CompileError
+from kernelharness.languages.base import CompileError, MemoryFinding
 from kernelharness.patterns import pattern_of
 from kernelharness.protocol import CaseFact, CaseResult, Verdict
 from kernelharness.roofline import Bound
@@ -23,12 +23,19 @@ MODEL_BYTES = 2 * 1024
 SHOWN_ERRORS = 3
 SOURCE_LINES = 5
 QUOTED_BYTES = 1024
+LOOK_BYTES = 600
+NULL_BYTES = 1 << 16
+NEAR_BYTES = 1 << 20
+"""A stray access this close to a tensor was meant for it."""
 
 _CONTROL = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]"  # terminal escapes
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
     r"|[\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"  # invisible, or turning text around
 )
+
+_ENTRY = re.compile(r"\b(?:forward|backward|init|state_size|saved_size)\b")
+"""What a native candidate must, or may, define."""
 
 _SENTENCES = {
     Verdict.OK: "Correct in every case.",
@@ -87,8 +94,13 @@ def of_verdict(verdict: Verdict, case: str = "", detail: str = "", printed: str 
     return clean("\n".join(lines))
 
 
-def of_compile(errors: Sequence[CompileError], source: str, printed: str = "") -> str:
-    """The first three errors with five source lines each; without any, what the compiler printed."""
+def of_compile(
+    errors: Sequence[CompileError], source: str, printed: str = "", declarations: Callable[[], str] = str
+) -> str:
+    """The first three errors with five source lines each; without any, what the compiler printed.
+
+    `declarations`: what the candidate must define; told when an error speaks of one of these functions.
+    """
     lines = [f"{Verdict.COMPILE_ERROR.value}: {_SENTENCES[Verdict.COMPILE_ERROR]}"]
     rows = source.splitlines()
     for number, error in enumerate(errors[:SHOWN_ERRORS], 1):
@@ -100,7 +112,23 @@ def of_compile(errors: Sequence[CompileError], source: str, printed: str = "") -
                 lines.append(f"{'>' if line == error.line else ' '}{line:4} | {clean(rows[line - 1], 120)}")
     if not errors:
         lines += ["The compiler printed:", quote(printed or "nothing")]
-    return clean("\n".join(lines))
+    text = clean("\n".join(lines))
+    if any(_ENTRY.search(error.message) for error in errors[:SHOWN_ERRORS]):
+        return with_declarations(text, declarations())
+    return text
+
+
+def with_declarations(text: str, declarations: str) -> str:
+    """The text, then what the candidate must define; nothing more where there is no header."""
+    if not declarations:
+        return text
+    told = clean(f"problem.h declares:\n{indent(clean(declarations, QUOTED_BYTES), '  ')}")
+    return with_more(text, told)
+
+
+def with_more(text: str, more: str) -> str:
+    """Both within what a model is told, the second whole."""
+    return clean(f"{clean(text, MODEL_BYTES - len(more.encode()) - 1)}\n{more}") if more else text
 
 
 def of_values(name: str, case: str, found: Comparison, got: Tensor, want: Tensor, where: str = "") -> str:
@@ -146,6 +174,49 @@ def of_comparison(name: str, case: str, found: Comparison, got: Tensor, want: Te
     if found.verdict is Verdict.PRECISION:
         return of_precision(name, case, found)
     return of_values(name, case, found, got, want, where)
+
+
+def of_look(tool: str, found: MemoryFinding | None, tensors: Sequence[tuple[str, int, int]], source: str) -> str:
+    """What a memory checker saw. `tensors`: (name, address, bytes) of the call that it watched."""
+    if found is None:
+        return f"{tool} watched one call with made-up inputs and found no fault: it needs other inputs, or many calls."
+    access = f": {found.access}" + (f" of {found.size} bytes" if found.size else "") if found.access else ""
+    place = _place_of(found, tensors)
+    lines = [f"{found.what}{access}" + (f" at 0x{found.address:x}" if found.address else "") + place]
+    rows = source.splitlines()
+    if found.function:
+        at = f", line {found.line}: {rows[found.line - 1].strip()}" if 1 <= found.line <= len(rows) else ""
+        lines.append(f"in {found.function}(){at}")
+    if found.thread:
+        lines.append(found.thread)
+    return f"{tool} watched one call with made-up inputs:\n{quote(chr(10).join(lines), LOOK_BYTES)}"
+
+
+def of_no_look(tool: str, why: str) -> str:
+    """A memory checker that could not be asked."""
+    return f"{tool} could not be asked: {clean(why, 200)}"
+
+
+def _place_of(found: MemoryFinding, tensors: Sequence[tuple[str, int, int]]) -> str:
+    """What the access missed, and by how much: the nearest tensor, or what the checker says of anything else."""
+    if not found.address:
+        return ""
+    if found.address < NULL_BYTES:
+        return ": a null pointer, or an index into one"
+    missed = {name: (address, nbytes) for name, address, nbytes in tensors}
+    distances = {
+        name: max(address - found.address, found.address - (address + nbytes))
+        for name, (address, nbytes) in missed.items()
+    }
+    name = min(distances, key=lambda each: distances[each], default="")
+    if name and distances[name] <= NEAR_BYTES and not found.place.startswith("variable"):
+        address, nbytes = missed[name]
+        if address <= found.address < address + nbytes:
+            return f": byte {found.address - address} of {name} ({nbytes} bytes)"
+        if found.address < address:
+            return f": {address - found.address} bytes before {name} ({nbytes} bytes)"
+        return f": {found.address - address - nbytes} bytes behind the end of {name} ({nbytes} bytes)"
+    return f": {found.place}" if found.place else ": far from every tensor of the call"
 
 
 def only_later(text: str) -> str:

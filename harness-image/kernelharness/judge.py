@@ -20,9 +20,10 @@ from pathlib import Path
 
 import torch
 
-from kernelharness import __version__, machine, processes
+from kernelharness import __version__, diagnose, machine, processes
 from kernelharness.bench import AGAIN, Bench, CaseBench, Secret
 from kernelharness.channel import Order, OrderKind
+from kernelharness.closer_look import CloserLook
 from kernelharness.compare import Comparer, reduction_lengths_of
 from kernelharness.compiler import Compiled, compile_candidate
 from kernelharness.devices.base import Ceilings, Device
@@ -37,6 +38,7 @@ from kernelharness.protocol import (
     Batch,
     Candidate,
     Case,
+    CaseFact,
     CaseResult,
     Hello,
     ProblemFact,
@@ -131,6 +133,10 @@ class Judge:
         return [case for case in self.cases if not case.fact.hidden]
 
     @property
+    def _facts(self) -> list[CaseFact]:
+        return [case.fact for case in self.cases]
+
+    @property
     def rule(self) -> Rule:
         return CONFIRMING if self.batch.purpose is Purpose.CONFIRM else SCREENING
 
@@ -156,6 +162,7 @@ class Judge:
     def _prepare(self) -> None:
         """Facts, secret sets and baselines. Raise ProblemRefused when no candidate of this problem can be judged."""
         eager = self.runners["eager"] = self._reference("eager", "reference")
+        self.look = CloserLook(self.zygotes.light, self.language, self.batch.toolchain)
         self.bench = Bench(self.device, eager, Secret(os.getrandom(32)), REFERENCE_SECONDS)
         try:
             self.known, self.cases = describe_cases(self.bench, self._given_cases())
@@ -256,9 +263,8 @@ class Judge:
         walls: dict[str, float] = {}
         source_hash = hashlib.sha256("\0".join(file.content for file in candidate.files).encode()).hexdigest()
         with _measured(walls, "total"):
-            facts = [case.fact for case in self.cases]
             compiled = compile_candidate(
-                self.zygotes.light, self.language, self.batch.toolchain, candidate, facts, self._children()
+                self.zygotes.light, self.language, self.batch.toolchain, candidate, self._facts, self._children()
             )
             walls["compile"] = compiled.seconds
             try:
@@ -271,7 +277,7 @@ class Judge:
 
     def _judge(self, candidate: Candidate, compiled: Compiled, walls: dict[str, float]) -> Result:
         if not compiled.ok:
-            return compile_rejection(candidate, compiled, self.language, self.batch.toolchain)
+            return compile_rejection(candidate, compiled, self.language, self.batch.toolchain, self._facts)
         if (earlier := self.seen.get(compiled.digest)) is not None:
             flags = [*earlier.flags, f"same_binary:{earlier.candidate}"]
             return earlier.model_copy(update={"candidate": candidate.id, "flags": flags})
@@ -295,6 +301,7 @@ class Judge:
         except Rejection as rejection:
             if rejection.bad_pointer and trial is not None and self.device.inputs_are_read_only:
                 rejection = self._writes_inputs(candidate, compiled, trial) or rejection
+            self._explain(candidate, rejection, walls)
             result = rejected(candidate, rejection, trial.stage if trial is not None else Stage.COMPILE)
         finally:
             if folder is not None:
@@ -388,6 +395,19 @@ class Judge:
         finally:
             runner.kill()
         return Rejection(Verdict.INPUT_MUTATED, "it writes to its inputs or parameters, which are read-only")
+
+    def _explain(self, candidate: Candidate, rejection: Rejection, walls: dict[str, float]) -> None:
+        """Tell more, where looking again, or looking it up, tells more; the verdict stays as it is."""
+        more = ""
+        if rejection.verdict is Verdict.LOAD_ERROR:
+            rejection.diagnosis = diagnose.with_declarations(
+                rejection.diagnosis, self.language.declarations(self._facts)
+            )
+        elif rejection.verdict is Verdict.MEMORY_FAULT and rejection.fact in self._facts:
+            case = self._facts.index(rejection.fact)
+            with _measured(walls, "closer_look"):
+                more = self.look.explain(candidate, self._facts, case, self._children())
+        rejection.diagnosis = diagnose.with_more(rejection.diagnosis, more)
 
     def _publish(self, candidate: Candidate, compiled: Compiled) -> None:
         with contextlib.suppress(ValueError):  # too large to be sent: the bundle goes without it

@@ -20,18 +20,36 @@ from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.protocol import CaseFact, Verdict
 
 _BAD_POINTER = (signal.SIGSEGV, signal.SIGBUS)
-_HEAP_WORDS = ("corrupted", "double free", "invalid pointer", "invalid size", "invalid next size", "stack smashing")
+_HEAP_WORDS = (
+    "corrupted",
+    "malloc assertion",
+    "double free",
+    "invalid pointer",
+    "invalid size",
+    "invalid next size",
+    "stack smashing",
+)
 _MEMORY_WORDS = ("bad_alloc", "allocate memory", "MemoryError")
 
 
 class Rejection(Exception):
     """The verdict is not OK. `text` is one line for a table, `diagnosis` what the model is told."""
 
-    def __init__(self, verdict: Verdict, text: str, diagnosis: str | None = None, *, bad_pointer: bool = False) -> None:
+    def __init__(
+        self,
+        verdict: Verdict,
+        text: str,
+        diagnosis: str | None = None,
+        *,
+        bad_pointer: bool = False,
+        fact: CaseFact | None = None,
+    ) -> None:
         super().__init__(text)
         self.verdict = verdict
         self.bad_pointer = bad_pointer
         """The process died of touching memory that it may not touch."""
+        self.fact = fact
+        """The case in which its process failed, if it did."""
         self.text = text
         self.diagnosis = diagnose.of_verdict(verdict, detail=text) if diagnosis is None else diagnosis
 
@@ -73,7 +91,11 @@ def rejecting(runner: Runner, fact: CaseFact | None = None) -> Iterator[None]:
         said = f"it tried {fault.text}" if fault.kind is FaultKind.FORBIDDEN else fault.text
         text = diagnose.of_verdict(verdict, case, said, printed)
         raise Rejection(
-            verdict, f"{_last_line(said)}{f' in case {case!r}' if case else ''}", text, bad_pointer=touched
+            verdict,
+            f"{_last_line(said)}{f' in case {case!r}' if case else ''}",
+            text,
+            bad_pointer=touched,
+            fact=fact,
         ) from fault
 
 
