@@ -16,7 +16,7 @@ from torch import Tensor
 from kernelharness.compare import Comparison, places_inside
 from kernelharness.languages.base import CompileError, MemoryFinding
 from kernelharness.patterns import pattern_of
-from kernelharness.protocol import CaseFact, CaseResult, Verdict
+from kernelharness.protocol import CaseFact, CaseResult, Stage, Verdict
 from kernelharness.roofline import Bound
 
 MODEL_BYTES = 2 * 1024
@@ -34,6 +34,18 @@ _CONTROL = re.compile(
     r"|[\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"  # invisible, or turning text around
 )
 
+_ASKED = re.compile(
+    r"(?:tried to allocate|cannot allocate) (?P<number>\d{1,18}(?:\.\d{1,3})?) (?P<unit>bytes|KiB|MiB|GiB)",
+    re.IGNORECASE,
+)
+_FREE = re.compile(r"of which (?P<number>\d{1,9}(?:\.\d{1,3})?) (?P<unit>bytes|KiB|MiB|GiB) is free")
+_UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_DURING = {
+    Stage.COMPILE: "while what it calls was compiled",
+    Stage.LOAD: "while it was loaded",
+    Stage.CORRECTNESS: "in its calls on the correctness sets",
+    Stage.TIMING: "in its timed calls",
+}
 _ENTRY = re.compile(r"\b(?:forward|backward|init|state_size|saved_size)\b")
 """What a native candidate must, or may, define."""
 
@@ -226,11 +238,26 @@ def only_later(text: str) -> str:
     )
 
 
-def of_out_of_memory(case: str, asked: int | None, free: int | None, peak: int | None) -> str:
-    """OOM: asked, free and peak bytes as far as they are known."""
-    known = (("asked for", asked), ("free", free), ("peak", peak))
-    parts = [f"{name} {value / (1 << 20):.0f} MiB" for name, value in known if value is not None]
-    return of_verdict(Verdict.OOM, case, ", ".join(parts) + "." if parts else "")
+def of_out_of_memory(case: str, said: str, limit: int, peak: int) -> str:
+    """OOM: what was asked for, how much there was, and the peak, as far as they are known. Bytes, 0 where not."""
+    known = (("asked for", _amount(_ASKED, said)), ("free", _amount(_FREE, said)), ("limit", limit), ("peak", peak))
+    parts = [f"{name} {value / (1 << 20):.0f} MiB" for name, value in known if value]
+    last = said.strip().splitlines()[-1:]
+    return of_verdict(Verdict.OOM, case, "\n".join([*last, *([f"{', '.join(parts)}."] if parts else [])]))
+
+
+def _amount(pattern: re.Pattern[str], text: str) -> int:
+    found = pattern.search(text)
+    return round(float(found["number"]) * _UNITS[found["unit"]]) if found else 0
+
+
+def of_timeout(case: str, stage: Stage, doing: Sequence[str], printed: str = "") -> str:
+    """TIMEOUT: at which stage, and what its threads were doing when its time was up."""
+    text = of_verdict(Verdict.TIMEOUT, case, f"It gave no answer in time {_DURING[stage]}.", printed)
+    if not doing:
+        return text
+    lines = "\n".join(doing)
+    return with_more(text, f"When its time was up:\n{quote(lines, LOOK_BYTES)}")
 
 
 def of_speed(results: Sequence[CaseResult], facts: Sequence[CaseFact], bounds: Sequence[Bound]) -> str:
@@ -238,9 +265,9 @@ def of_speed(results: Sequence[CaseResult], facts: Sequence[CaseFact], bounds: S
     lines = [f"{Verdict.OK.value}: {_SENTENCES[Verdict.OK]}"]
     for result, fact, bound in zip(results, facts, bounds, strict=True):
         over = [f"{ratio:.2f}x {arm}" for arm, ratio in _ratios(result)]
-        rate = f"{bound.gigabytes_per_second(result.ns):.3g} GB/s"
+        rate = _rate(1e9 * bound.gigabytes_per_second(result.ns), bound.bytes_per_second, "B/s")
         if bound.flops:
-            rate += f", {bound.gigaflops(result.ns):.3g} GFLOP/s"
+            rate += ", " + _rate(1e9 * bound.gigaflops(result.ns), bound.flops_per_second, "FLOP/s")
         sizes = ", ".join(f"{name}={value}" for name, value in fact.dims.items())
         lines.append(
             f"case {result.case!r}{f' ({sizes})' if sizes else ''}: {_duration(result.ns)} per call, "
@@ -249,6 +276,13 @@ def of_speed(results: Sequence[CaseResult], facts: Sequence[CaseFact], bounds: S
         reached = f"{bound.percent(result.ns):.0f} % of it reached"
         lines.append(f"  {rate}; the {bound.kind} bound is {_duration(bound.t_min_ns)}: {reached}.")
     return clean("\n".join(lines))
+
+
+def _rate(reached: float, ceiling: float, unit: str) -> str:
+    """A rate, and its share of the measured ceiling."""
+    prefix, size = ("T", 1e12) if reached >= 1e12 else ("G", 1e9)
+    share = f" ({100 * reached / ceiling:.0f} % of the measured {ceiling / size:.3g})" if ceiling else ""
+    return f"{reached / size:.3g} {prefix}{unit}{share}"
 
 
 def _ratios(result: CaseResult) -> list[tuple[str, float]]:

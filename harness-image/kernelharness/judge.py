@@ -441,7 +441,9 @@ class Judge:
             config |= {"warmup": warmup, "folder": path, "env": self.language.warmup_environment(path)}
         if self.language.is_native:
             config |= {"arm": "native", "facts": [case.fact.model_dump(mode="json") for case in self.cases]}
-            return Runner("the candidate", self.zygotes.light, config, memory | {"binary": compiled.fd})
+            return Runner(
+                "the candidate", self.zygotes.light, config, memory | {"binary": compiled.fd}, compiled.content
+            )
         config |= {
             "arm": "python",
             "problem": self.batch.problem.model_dump(mode="json"),
@@ -450,7 +452,7 @@ class Judge:
             "source": candidate.files[0].content,
             "filename": self.language.source_name(self.batch.toolchain),
         }
-        return Runner("the candidate", self.zygotes.torch, config, memory)
+        return Runner("the candidate", self.zygotes.torch, config, memory, compiled.content)
 
     def _children(self) -> set[int]:
         """Processes that may be there when a candidate is over."""

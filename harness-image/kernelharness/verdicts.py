@@ -12,12 +12,12 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from kernelharness import diagnose
+from kernelharness import diagnose, hang
 from kernelharness.channel import Failure
 from kernelharness.compare import Comparison
 from kernelharness.devices.base import OutputFault
 from kernelharness.processes import FaultKind, Runner, RunnerFault
-from kernelharness.protocol import CaseFact, Verdict
+from kernelharness.protocol import CaseFact, Stage, Verdict
 
 _BAD_POINTER = (signal.SIGSEGV, signal.SIGBUS)
 _HEAP_WORDS = (
@@ -73,7 +73,7 @@ def of_repetition(wrong: Rejection) -> Rejection:
 
 
 @contextmanager
-def rejecting(runner: Runner, fact: CaseFact | None = None) -> Iterator[None]:
+def rejecting(runner: Runner, stage: Stage, fact: CaseFact | None = None) -> Iterator[None]:
     """Turn what a candidate's runner does wrong into a Rejection; the faults of other runners pass through."""
     case = fact.case if fact else ""
     try:
@@ -84,12 +84,18 @@ def rejecting(runner: Runner, fact: CaseFact | None = None) -> Iterator[None]:
     except RunnerFault as fault:
         if fault.runner is not runner:
             raise
+        doing = hang.describe(runner) if fault.kind is FaultKind.TIMEOUT else []
         runner.kill()
         verdict = _verdict_of(fault, runner.output)
         printed = runner.output if fault.kind is not FaultKind.FAILED else ""
         touched = fault.signal_number in _BAD_POINTER
         said = f"it tried {fault.text}" if fault.kind is FaultKind.FORBIDDEN else fault.text
-        text = diagnose.of_verdict(verdict, case, said, printed)
+        if verdict is Verdict.OOM:
+            text = diagnose.of_out_of_memory(case, said, runner.memory_bytes, runner.peak_bytes)
+        elif verdict is Verdict.TIMEOUT:
+            text = diagnose.of_timeout(case, stage, doing, "" if doing else printed)
+        else:
+            text = diagnose.of_verdict(verdict, case, said, printed)
         raise Rejection(
             verdict,
             f"{_last_line(said)}{f' in case {case!r}' if case else ''}",
