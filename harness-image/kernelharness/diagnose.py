@@ -67,7 +67,8 @@ _SENTENCES = {
     Verdict.OOM: "It runs out of memory: allocate less, use context.workspace() for scratch memory.",
     Verdict.LATE_OUTPUT: "Outputs still change after the call returned: finish all work before returning.",
     Verdict.BACKGROUND_WORK: "Work goes on after the call returned: finish all work before returning.",
-    Verdict.TIMING_MISMATCH: "Its own clock and the judge's disagree: do not touch clocks or timers.",
+    Verdict.TIMING_MISMATCH: "Its calls take another time when they are timed: do the same work in every call, and "
+    "leave clocks and timers alone.",
     Verdict.IMPOSSIBLE_SPEED: "Faster than writing the outputs can be: the work is not done in the call.",
     Verdict.TAMPERING: "It reaches beyond its task (other processes, files, network, the judge): only compute.",
     Verdict.RESOURCE_ABUSE: "It uses resources that no kernel needs: do not print, do not start processes or threads "
@@ -96,11 +97,16 @@ def quote(text: str, limit: int = QUOTED_BYTES) -> str:
     return indent(clean(text, limit), "| ", lambda line: True)
 
 
-def of_verdict(verdict: Verdict, case: str = "", detail: str = "", printed: str = "") -> str:
-    """Any verdict: what it means, in which case, the judge's `detail`, and what the candidate `printed`, quoted."""
+def of_verdict(verdict: Verdict, case: str = "", detail: str = "", printed: str = "", said: str = "") -> str:
+    """Any verdict: what it means, in which case, and the judge's `detail`.
+
+    Then, quoted, what the candidate `printed`, and what its runner `said` of a failure, which may be anything too.
+    """
     lines = [f"{verdict.value}{f' in case {case!r}' if case else ''}: {_SENTENCES[verdict]}"]
     if detail:
         lines.append(clean(detail, QUOTED_BYTES))
+    if said.strip():
+        lines += ["It said:", quote(said)]
     if printed.strip():
         lines += ["It printed:", quote(printed)]
     return clean("\n".join(lines))
@@ -243,7 +249,7 @@ def of_out_of_memory(case: str, said: str, limit: int, peak: int) -> str:
     known = (("asked for", _amount(_ASKED, said)), ("free", _amount(_FREE, said)), ("limit", limit), ("peak", peak))
     parts = [f"{name} {value / (1 << 20):.0f} MiB" for name, value in known if value]
     last = said.strip().splitlines()[-1:]
-    return of_verdict(Verdict.OOM, case, "\n".join([*last, *([f"{', '.join(parts)}."] if parts else [])]))
+    return of_verdict(Verdict.OOM, case, f"{', '.join(parts)}." if parts else "", said="".join(last))
 
 
 def _amount(pattern: re.Pattern[str], text: str) -> int:

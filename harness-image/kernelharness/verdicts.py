@@ -68,7 +68,7 @@ def of_repetition(wrong: Rejection) -> Rejection:
     return Rejection(
         Verdict.NONDETERMINISTIC,
         f"right at first, then wrong for the same inputs: {wrong.text}",
-        diagnose.only_later(diagnose.of_verdict(Verdict.NONDETERMINISTIC, detail=wrong.text)),
+        diagnose.only_later(diagnose.of_verdict(Verdict.NONDETERMINISTIC, detail=wrong.diagnosis.partition(" in ")[2])),
     )
 
 
@@ -87,7 +87,8 @@ def rejecting(runner: Runner, stage: Stage, fact: CaseFact | None = None) -> Ite
         doing = hang.describe(runner) if fault.kind is FaultKind.TIMEOUT else []
         runner.kill()
         verdict = _verdict_of(fault, runner.output)
-        printed = runner.output if fault.kind is not FaultKind.FAILED else ""
+        failed = fault.kind is FaultKind.FAILED
+        printed = "" if failed else runner.output
         touched = fault.signal_number in _BAD_POINTER
         said = f"it tried {fault.text}" if fault.kind is FaultKind.FORBIDDEN else fault.text
         if verdict is Verdict.OOM:
@@ -95,7 +96,7 @@ def rejecting(runner: Runner, stage: Stage, fact: CaseFact | None = None) -> Ite
         elif verdict is Verdict.TIMEOUT:
             text = diagnose.of_timeout(case, stage, doing, "" if doing else printed)
         else:
-            text = diagnose.of_verdict(verdict, case, said, printed)
+            text = diagnose.of_verdict(verdict, case, "" if failed else said, printed, said if failed else "")
         raise Rejection(
             verdict,
             f"{_last_line(said)}{f' in case {case!r}' if case else ''}",
