@@ -29,6 +29,8 @@ _BLOCK = re.compile(r"(?:Current thread|Thread) 0x[0-9a-f]+(?: \[.*?\])? \(most 
 _FRAME = re.compile(
     r'^  File "(?P<file>[^"\n]{1,300})", line (?P<line>\d{1,7}) in (?P<function>\S{1,80})$', re.MULTILINE
 )
+_UNREADABLE = (RunnerFault, OSError, ValueError, IndexError, OverflowError)
+"""It died, or its stack pointer points nowhere: then there is less to tell."""
 _PLUMBING = ("__tvm_ffi_", "_ZN12kernelsearch", "_ZZ")
 
 _ELF = struct.Struct("<16xHHIQQQIHHHHHH")
@@ -42,10 +44,14 @@ def describe(runner: Runner) -> list[str]:
     """One line for each thread, or frame; none when it died meanwhile. The runner is stopped or dead afterwards."""
     if runner.is_python:
         return frames_of(runner.ask_for_stack(), runner.code.decode(errors="replace"))
-    with contextlib.suppress(RunnerFault, OSError):
+    threads: list[str] = []
+    with contextlib.suppress(*_UNREADABLE):
         runner.stop()
-        return _grouped([_thread(runner, task) for task in _tasks(runner.pid)])
-    return []
+        maps, symbols = _maps(runner.pid), symbols_of(runner.code)
+        for task in _tasks(runner.pid):
+            with contextlib.suppress(*_UNREADABLE):
+                threads.append(_thread(runner.pid, task, maps, symbols))
+    return _grouped(threads)
 
 
 def frames_of(printed: str, source: str) -> list[str]:
@@ -55,9 +61,9 @@ def frames_of(printed: str, source: str) -> list[str]:
     """
     rows = source.splitlines()
     stacks = [[*_FRAME.finditer(block)] for block in _BLOCK.findall(printed)]
-    stacks.sort(key=lambda stack: not any("/" not in frame["file"] for frame in stack))
+    stacks.sort(key=lambda stack: not any(_is_own(frame) for frame in stack))
     stack = stacks[0] if stacks else []
-    own = [index for index, frame in enumerate(stack) if "/" not in frame["file"]]
+    own = [index for index, frame in enumerate(stack) if _is_own(frame)]
     lines = []
     for index, frame in enumerate(stack[: own[-1] + 1 if own else None][:_SHOWN_FRAMES]):
         number = int(frame["line"])
@@ -83,7 +89,7 @@ class Symbols:
 def symbols_of(library: bytes) -> Symbols:
     """Empty for anything that is no 64-bit little-endian ELF: the bytes are the candidate's."""
     found: list[tuple[int, int, str]] = []
-    with contextlib.suppress(struct.error, IndexError, ValueError):
+    with contextlib.suppress(struct.error, IndexError, ValueError, OverflowError, StopIteration):
         (_, _, _, _, segments_at, sections_at, _, _, size, count, section_size, section_count, _) = _ELF.unpack_from(
             library
         )
@@ -114,6 +120,11 @@ def plain_name(symbol: str) -> str:
     return f"{inner}()" + (", in a parallel region" if outlined else "")
 
 
+def _is_own(frame: re.Match[str]) -> bool:
+    """Of the candidate's file: not of a folder, and no '<frozen runpy>'."""
+    return "/" not in frame["file"] and not frame["file"].startswith("<")
+
+
 # -- pieces ---------------------------------------------------------------------------------------------------------
 
 
@@ -122,14 +133,12 @@ def _tasks(pid: int) -> list[Path]:
     return sorted(folder.iterdir(), key=lambda path: int(path.name))[:_MOST_THREADS]
 
 
-def _thread(runner: Runner, task: Path) -> str:
+def _thread(pid: int, task: Path, maps: list[tuple[int, int, int, str]], symbols: Symbols) -> str:
     """'busy in f(), called by g()' or 'waits in futex, called by f()'."""
     words = (task / "syscall").read_text().split()
     number, stack, counter = int(words[0]), int(words[-2], 16), int(words[-1], 16)
-    maps = _maps(runner.pid)
-    symbols = symbols_of(runner.code)
     here = _function(maps, symbols, counter)
-    callers = [name for name in _return_addresses(runner.pid, maps, symbols, stack) if name != here]
+    callers = [name for name in _return_addresses(pid, maps, symbols, stack) if name != here]
     does = f"waits in {syscalls.NAMES.get(number, f'system call {number}')}" if number >= 0 else "busy"
     if here:
         does += f" in {plain_name(here)}" if number < 0 else ""

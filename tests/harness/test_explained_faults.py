@@ -25,7 +25,8 @@ HANGS = (
 HANGS += "It gave no answer in time in its calls on the correctness sets.\nWhen its time was up:\n"
 TOLD = {
     "null": (
-        "MEMORY_FAULT in case 'wide': It touches memory that is not its own: check indices and tails; sizes may be odd.\n"
+        "MEMORY_FAULT in case 'wide': It touches memory that is not its own: check indices and tails; "
+        "sizes may be odd.\n"
         "the candidate ended with signal 11 (SIGSEGV)\n"
         "AddressSanitizer watched one call with made-up inputs:\n"
         "| SEGV: write at 0x8: a null pointer, or an index into one\n"
@@ -109,7 +110,8 @@ def test_compute_sanitizers_report_becomes_a_text() -> None:
 
 def test_look_that_finds_or_does_nothing_says_so() -> None:
     assert diagnose.of_look("AddressSanitizer", None, [], "") == (
-        "AddressSanitizer watched one call with made-up inputs and found no fault: it needs other inputs, or many calls."
+        "AddressSanitizer watched one call with made-up inputs and found no fault: it needs other inputs, "
+        "or many calls."
     )
     assert diagnose.of_no_look("compute-sanitizer", "it did not start") == (
         "compute-sanitizer could not be asked: it did not start"
