@@ -87,5 +87,5 @@ def test_memory_fault_is_looked_at_again_by_compute_sanitizer() -> None:
     assert (
         "compute-sanitizer watched one call with made-up inputs:\n| invalid global access: write of 4 bytes at " in told
     )
-    assert "far from every tensor of the call\n| in normalise(), line 18: " in told
+    assert "far from every tensor of the call\n| in normalise(), line 17: " in told
     assert re.search(r"\n\| thread \(\d+,0,0\) of block \(\d+,0,0\)$", told), told
