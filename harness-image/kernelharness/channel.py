@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
 BOARD_TEXT_BYTES = 64 * 1024
+STACK_SIGNAL = signal.SIGUSR1
+"""Asks a Python runner that gave no answer to print where it is."""
 MAX_RANK = 8
 MAX_REPORTS = 4096
 """Outputs of one round at most: calls times outputs per call."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import mmap
 import os
 import selectors
 import shutil
@@ -17,8 +18,9 @@ import signal
 import stat
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from kernelharness.zygote import Zygote
 COMPILER_MEMORY_BYTES = 4 << 30
 _OUTPUT_HEAD = 256 * 1024
 _LARGEST_BINARY = 64 << 20
+_GLANCE_SECONDS = 0.1
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -56,11 +59,23 @@ class Compiled:
         return hashlib.sha256(self.content).hexdigest()
 
 
+class Inside(StrEnum):
+    """What a sandbox is for."""
+
+    COMPILER = "compiler"
+    PROGRAM = "program"
+    """What a compiler made of a candidate."""
+    CUDA_PROGRAM = "cuda program"
+
+
 def execute(config: dict[str, Any], fds: list[int]) -> None:
-    """In the sandbox process: isolate, then become the compiler."""
+    """In the sandbox process: isolate, then become the compiler, or the program."""
     os.setpgid(0, 0)
     os.chdir(config["folder"])
-    isolation.isolate_compiler(config["folder"], COMPILER_MEMORY_BYTES, config["seconds"])
+    if config["inside"] == Inside.COMPILER:
+        isolation.isolate_compiler(config["folder"], COMPILER_MEMORY_BYTES, config["seconds"])
+    else:
+        isolation.isolate_program(config["folder"], config["seconds"], config["inside"] == Inside.CUDA_PROGRAM)
     os.execvpe(config["command"][0], config["command"], config["env"])
 
 
@@ -73,97 +88,131 @@ def compile_candidates(
     known_children: set[int],
 ) -> list[Compiled]:
     """Compile, or check, each candidate's first file, all at the same time; their other files lie beside it."""
-    headers = language.headers(facts)
-    sandboxes: list[_Sandbox] = []
+    folders = [Path(tempfile.mkdtemp(prefix="compile-")) for _ in candidates]
+    refused: dict[int, Compiled] = {}
+    running: dict[int, _Sandbox] = {}
     try:
-        for candidate in candidates:
-            sandboxes.append(_Sandbox(zygote, language, toolchain, candidate, headers))
-        _wait(sandboxes)
-        survivors = kill_survivors(known_children)
-        if survivors and len(candidates) > 1:
+        for index, (candidate, folder) in enumerate(zip(candidates, folders, strict=True)):
+            try:
+                source = write_sources(folder, language, toolchain, candidate, facts)
+            except ValueError as error:
+                refused[index] = Compiled(False, str(error), 0.0)
+                continue
+            command = language.compile_command(toolchain, source, language.output_name(), "include")
+            seconds = toolchain.compile_timeout_seconds
+            running[index] = _Sandbox(zygote, command, folder, seconds, toolchain.env, Inside.COMPILER)
+        _wait(list(running.values()))
+        survivors = len(kill_survivors(known_children))
+        if survivors and len(running) > 1:
             # Nobody can tell whose they were, so each compiles again where only it can leave any.
-            one_by_one = (
-                compile_candidates(zygote, language, toolchain, [candidate], facts, known_children)
-                for candidate in candidates
+            alone = (
+                compile_candidates(zygote, language, toolchain, [each], facts, known_children) for each in candidates
             )
-            return [compiled for alone in one_by_one for compiled in alone]
-        return [sandbox.result(len(survivors)) for sandbox in sandboxes]
+            return [compiled for one in alone for compiled in one]
+        made = refused | {index: sandbox.result(survivors) for index, sandbox in running.items()}
+        return [
+            _finished(made[index], language, candidate, folder)
+            for index, (candidate, folder) in enumerate(zip(candidates, folders, strict=True))
+        ]
     finally:
-        for sandbox in sandboxes:
-            sandbox.remove()
+        for sandbox in running.values():
+            sandbox.end()
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finished(made: Compiled, language: Language, candidate: Candidate, folder: Path) -> Compiled:
+    if made.ok and language.is_native:
+        return _seal(made, folder / language.output_name())
+    return replace(made, content=candidate.files[0].content.encode())
+
+
+def write_sources(
+    folder: Path, language: Language, toolchain: Toolchain, candidate: Candidate, facts: Sequence[CaseFact]
+) -> str:
+    """Headers and the candidate's files; the name of the one to compile. Raise ValueError for a path with '..'."""
+    source = language.source_name(toolchain)
+    (folder / "include").mkdir()
+    for name, text in language.headers(facts).items():
+        (folder / "include" / name).write_text(text)
+    for file in candidate.files[1:]:
+        path = folder / file.path
+        if ".." in path.parts:
+            raise ValueError(f"{file.path}: a path may not hold '..'")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(file.content)
+    (folder / source).write_text(candidate.files[0].content)
+    return source
+
+
+def run_in_sandbox(
+    zygote: Zygote,
+    command: list[str],
+    folder: Path,
+    seconds: int,
+    known_children: set[int],
+    variables: Mapping[str, str],
+    inside: Inside = Inside.COMPILER,
+) -> Compiled:
+    """Run a command in its own process and folder; `ok` when it ended well, in time, and left nothing behind."""
+    sandbox = _Sandbox(zygote, command, folder, seconds, variables, inside)
+    try:
+        _wait([sandbox])
+        return sandbox.result(len(kill_survivors(known_children)))
+    finally:
+        sandbox.end()
 
 
 class _Sandbox:
-    """One compiler process and its folder."""
+    """One command in a process of its own."""
 
     def __init__(
         self,
         zygote: Zygote,
-        language: Language,
-        toolchain: Toolchain,
-        candidate: Candidate,
-        headers: dict[str, str],
+        command: list[str],
+        folder: Path,
+        seconds: int,
+        variables: Mapping[str, str],
+        inside: Inside,
     ) -> None:
-        """Write the files and start the compiler."""
-        self._language = language
-        self._candidate = candidate
-        self._folder = Path(tempfile.mkdtemp(prefix="compile-"))
-        self._refusal = ""
-        self._text = bytearray()
+        """Start it. Whoever does so waits for it, or calls `end`."""
+        environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C", "TMPDIR": str(folder)}
+        self.output, writable = os.pipe2(os.O_CLOEXEC)
+        """What it prints."""
+        null = os.open(os.devnull, os.O_RDONLY)
+        self._begin = time.monotonic()
+        self.deadline = self._begin + seconds
+        self._head = bytearray()
         self._in_time = True
         self._status = 0
-        self._begin = time.monotonic()
         self._seconds = 0.0
-        self._deadline = self._begin + toolchain.compile_timeout_seconds
-        self._output = self._pid = -1
-        source = language.source_name(toolchain)
-        (self._folder / "include").mkdir()
-        for name, text in headers.items():
-            (self._folder / "include" / name).write_text(text)
-        for file in candidate.files[1:]:
-            path = self._folder / file.path
-            if ".." in path.parts:
-                self._refusal = f"{file.path}: a path may not hold '..'"
-                return
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(file.content)
-        (self._folder / source).write_text(candidate.files[0].content)
-        self._start(zygote, language.compile_command(toolchain, source, language.output_name(), "include"), toolchain)
-
-    def _start(self, zygote: Zygote, command: list[str], toolchain: Toolchain) -> None:
-        environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C", "TMPDIR": str(self._folder)}
-        self._output, writable = os.pipe2(os.O_CLOEXEC)
-        null = os.open(os.devnull, os.O_RDONLY)
         try:
             config = {
                 "role": "compiler",
                 "command": command,
-                "folder": str(self._folder),
-                "env": {**environment, **toolchain.env},
-                "seconds": toolchain.compile_timeout_seconds,
+                "folder": str(folder),
+                "env": {**environment, **variables},
+                "seconds": seconds,
+                "inside": inside,
             }
             self._pid = zygote.spawn(config, [null, writable, writable])
         finally:
             os.close(writable)
             os.close(null)
 
-    @property
-    def output(self) -> int:
-        """The descriptor of what the compiler prints; -1 when none was started."""
-        return self._output
-
-    @property
-    def deadline(self) -> float:
-        return self._deadline
-
     def read(self) -> bool:
         """Keep the head of what was printed, drop the rest. False when all writers are gone."""
-        data = os.read(self._output, 64 * 1024)
-        self._text += data[: max(0, _OUTPUT_HEAD - len(self._text))]
+        data = os.read(self.output, 64 * 1024)
+        self._head += data[: max(0, _OUTPUT_HEAD - len(self._head))]
         return bool(data)
 
+    def glance(self) -> None:
+        """Kill it when it uses more memory than it may: no limit of the kernel's suits every tool."""
+        if _resident_bytes(self._pid) > COMPILER_MEMORY_BYTES:
+            _kill_group(self._pid)
+
     def finish(self, *, in_time: bool) -> None:
-        """The compiler is done, or is to be stopped."""
+        """It is done, or is to be stopped."""
         self._in_time = in_time
         if not in_time:
             _kill_group(self._pid)
@@ -173,41 +222,40 @@ class _Sandbox:
         self._seconds = time.monotonic() - self._begin
 
     def result(self, survivors: int) -> Compiled:
-        """`survivors`: how many processes outlived the compiler."""
-        if self._refusal:
-            return Compiled(False, self._refusal, 0.0)
-        in_time = self._in_time
-        ok = in_time and os.WIFEXITED(self._status) and os.WEXITSTATUS(self._status) == 0 and not survivors
-        text = self._text.decode(errors="replace")
-        made = Compiled(ok, text, self._seconds, not in_time, survivors if in_time else 0)
-        if ok and self._language.is_native:
-            return _seal(made, self._folder / self._language.output_name())
-        return replace(made, content=self._candidate.files[0].content.encode())
+        """`survivors`: how many processes outlived it."""
+        ok = self._in_time and os.WIFEXITED(self._status) and os.WEXITSTATUS(self._status) == 0 and not survivors
+        text = self._head.decode(errors="replace")
+        return Compiled(ok, text, self._seconds, not self._in_time, survivors if self._in_time else 0)
 
-    def remove(self) -> None:
-        """Its folder, and the compiler itself when nobody waited for it."""
-        if self._output >= 0:
-            os.close(self._output)
+    def end(self) -> None:
+        """Close its output, and stop it when nobody waited for it."""
+        os.close(self.output)
         if self._pid >= 0:
-            _kill_group(self._pid)
-            os.waitpid(self._pid, 0)
-        shutil.rmtree(self._folder, ignore_errors=True)
+            self.finish(in_time=False)
 
 
 def _wait(sandboxes: Sequence[_Sandbox]) -> None:
     """Until each is done, or its own time is up; none waits for another."""
     with selectors.DefaultSelector() as selector:
-        left = {sandbox.output: sandbox for sandbox in sandboxes if sandbox.output >= 0}
+        left = {sandbox.output: sandbox for sandbox in sandboxes}
         for fd in left:
             selector.register(fd, selectors.EVENT_READ)
         while left:
-            soonest = min(sandbox.deadline for sandbox in left.values())
-            ready = [key.fd for key, _ in selector.select(max(0.0, soonest - time.monotonic()))]
+            soonest = min(sandbox.deadline for sandbox in left.values()) - time.monotonic()
+            ready = [key.fd for key, _ in selector.select(max(0.0, min(soonest, _GLANCE_SECONDS)))]
             done = [fd for fd in ready if not left[fd].read()]
             late = [fd for fd in left if fd not in done and left[fd].deadline <= time.monotonic()]
             for fd in (*done, *late):
                 selector.unregister(fd)
                 left.pop(fd).finish(in_time=fd in done)
+            for sandbox in left.values():
+                sandbox.glance()
+
+
+def _resident_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
+    return 0
 
 
 def _kill_group(pid: int) -> None:

@@ -8,27 +8,46 @@ Neighbours: compare.py (what differs), patterns.py (how), roofline.py (how fast 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from textwrap import indent
 
 from torch import Tensor
 
 from kernelharness.compare import Comparison, places_inside
-from kernelharness.languages.base import CompileError
+from kernelharness.languages.base import CompileError, MemoryFinding
 from kernelharness.patterns import pattern_of
-from kernelharness.protocol import CaseFact, CaseResult, Verdict
+from kernelharness.protocol import CaseFact, CaseResult, Stage, Verdict
 from kernelharness.roofline import Bound
 
 MODEL_BYTES = 2 * 1024
 SHOWN_ERRORS = 3
 SOURCE_LINES = 5
 QUOTED_BYTES = 1024
+LOOK_BYTES = 600
+NULL_BYTES = 1 << 16
+NEAR_BYTES = 1 << 20
+"""A stray access this close to a tensor was meant for it."""
 
 _CONTROL = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]"  # terminal escapes
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
     r"|[\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"  # invisible, or turning text around
 )
+
+_ASKED = re.compile(
+    r"(?:tried to allocate|cannot allocate) (?P<number>\d{1,18}(?:\.\d{1,3})?) (?P<unit>bytes|KiB|MiB|GiB)",
+    re.IGNORECASE,
+)
+_FREE = re.compile(r"of which (?P<number>\d{1,9}(?:\.\d{1,3})?) (?P<unit>bytes|KiB|MiB|GiB) is free")
+_UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_DURING = {
+    Stage.COMPILE: "while what it calls was compiled",
+    Stage.LOAD: "while it was loaded",
+    Stage.CORRECTNESS: "in its calls on the correctness sets",
+    Stage.TIMING: "in its timed calls",
+}
+_ENTRY = re.compile(r"\b(?:forward|backward|init|state_size|saved_size)\b")
+"""What a native candidate must, or may, define."""
 
 _SENTENCES = {
     Verdict.OK: "Correct in every case.",
@@ -48,7 +67,8 @@ _SENTENCES = {
     Verdict.OOM: "It runs out of memory: allocate less, use context.workspace() for scratch memory.",
     Verdict.LATE_OUTPUT: "Outputs still change after the call returned: finish all work before returning.",
     Verdict.BACKGROUND_WORK: "Work goes on after the call returned: finish all work before returning.",
-    Verdict.TIMING_MISMATCH: "Its own clock and the judge's disagree: do not touch clocks or timers.",
+    Verdict.TIMING_MISMATCH: "Its calls take another time when they are timed: do the same work in every call, and "
+    "leave clocks and timers alone.",
     Verdict.IMPOSSIBLE_SPEED: "Faster than writing the outputs can be: the work is not done in the call.",
     Verdict.TAMPERING: "It reaches beyond its task (other processes, files, network, the judge): only compute.",
     Verdict.RESOURCE_ABUSE: "It uses resources that no kernel needs: do not print, do not start processes or threads "
@@ -78,18 +98,28 @@ def quote(text: str, limit: int = QUOTED_BYTES) -> str:
     return indent(clean(text, limit), "| ", lambda line: True)
 
 
-def of_verdict(verdict: Verdict, case: str = "", detail: str = "", printed: str = "") -> str:
-    """Any verdict: what it means, in which case, the judge's `detail`, and what the candidate `printed`, quoted."""
+def of_verdict(verdict: Verdict, case: str = "", detail: str = "", printed: str = "", said: str = "") -> str:
+    """Any verdict: what it means, in which case, and the judge's `detail`.
+
+    Then, quoted, what the candidate `printed`, and what its runner `said` of a failure, which may be anything too.
+    """
     lines = [f"{verdict.value}{f' in case {case!r}' if case else ''}: {_SENTENCES[verdict]}"]
     if detail:
         lines.append(clean(detail, QUOTED_BYTES))
+    if said.strip():
+        lines += ["It said:", quote(said)]
     if printed.strip():
         lines += ["It printed:", quote(printed)]
     return clean("\n".join(lines))
 
 
-def of_compile(errors: Sequence[CompileError], source: str, printed: str = "") -> str:
-    """The first three errors with five source lines each; without any, what the compiler printed."""
+def of_compile(
+    errors: Sequence[CompileError], source: str, printed: str = "", declarations: Callable[[], str] = str
+) -> str:
+    """The first three errors with five source lines each; without any, what the compiler printed.
+
+    `declarations`: what the candidate must define; told when an error speaks of one of these functions.
+    """
     lines = [f"{Verdict.COMPILE_ERROR.value}: {_SENTENCES[Verdict.COMPILE_ERROR]}"]
     rows = source.splitlines()
     for number, error in enumerate(errors[:SHOWN_ERRORS], 1):
@@ -101,7 +131,23 @@ def of_compile(errors: Sequence[CompileError], source: str, printed: str = "") -
                 lines.append(f"{'>' if line == error.line else ' '}{line:4} | {clean(rows[line - 1], 120)}")
     if not errors:
         lines += ["The compiler printed:", quote(printed or "nothing")]
-    return clean("\n".join(lines))
+    text = clean("\n".join(lines))
+    if any(_ENTRY.search(error.message) for error in errors[:SHOWN_ERRORS]):
+        return with_declarations(text, declarations())
+    return text
+
+
+def with_declarations(text: str, declarations: str) -> str:
+    """The text, then what the candidate must define; nothing more where there is no header."""
+    if not declarations:
+        return text
+    told = clean(f"problem.h declares:\n{indent(clean(declarations, QUOTED_BYTES), '  ')}")
+    return with_more(text, told)
+
+
+def with_more(text: str, more: str) -> str:
+    """Both within what a model is told, the second whole."""
+    return clean(f"{clean(text, MODEL_BYTES - len(more.encode()) - 1)}\n{more}") if more else text
 
 
 def of_values(name: str, case: str, found: Comparison, got: Tensor, want: Tensor, where: str = "") -> str:
@@ -149,6 +195,49 @@ def of_comparison(name: str, case: str, found: Comparison, got: Tensor, want: Te
     return of_values(name, case, found, got, want, where)
 
 
+def of_look(tool: str, found: MemoryFinding | None, tensors: Sequence[tuple[str, int, int]], source: str) -> str:
+    """What a memory checker saw. `tensors`: (name, address, bytes) of the call that it watched."""
+    if found is None:
+        return f"{tool} watched one call with made-up inputs and found no fault: it needs other inputs, or many calls."
+    access = f": {found.access}" + (f" of {found.size} bytes" if found.size else "") if found.access else ""
+    place = _place_of(found, tensors)
+    lines = [f"{found.what}{access}" + (f" at 0x{found.address:x}" if found.address else "") + place]
+    rows = source.splitlines()
+    if found.function:
+        at = f", line {found.line}: {rows[found.line - 1].strip()}" if 1 <= found.line <= len(rows) else ""
+        lines.append(f"in {found.function}(){at}")
+    if found.thread:
+        lines.append(found.thread)
+    return f"{tool} watched one call with made-up inputs:\n{quote(chr(10).join(lines), LOOK_BYTES)}"
+
+
+def of_no_look(tool: str, why: str) -> str:
+    """A memory checker that could not be asked."""
+    return f"{tool} could not be asked: {clean(why, 200)}"
+
+
+def _place_of(found: MemoryFinding, tensors: Sequence[tuple[str, int, int]]) -> str:
+    """What the access missed, and by how much: the nearest tensor, or what the checker says of anything else."""
+    if not found.address:
+        return ""
+    if found.address < NULL_BYTES:
+        return ": a null pointer, or an index into one"
+    missed = {name: (address, nbytes) for name, address, nbytes in tensors}
+    distances = {
+        name: max(address - found.address, found.address - (address + nbytes))
+        for name, (address, nbytes) in missed.items()
+    }
+    name = min(distances, key=lambda each: distances[each], default="")
+    if name and distances[name] <= NEAR_BYTES and not found.place.startswith("variable"):
+        address, nbytes = missed[name]
+        if address <= found.address < address + nbytes:
+            return f": byte {found.address - address} of {name} ({nbytes} bytes)"
+        if found.address < address:
+            return f": {address - found.address} bytes before {name} ({nbytes} bytes)"
+        return f": {found.address - address - nbytes} bytes behind the end of {name} ({nbytes} bytes)"
+    return f": {found.place}" if found.place else ": far from every tensor of the call"
+
+
 def only_later(text: str) -> str:
     """Add that the first call was right: something is kept between calls."""
     return clean(
@@ -156,11 +245,26 @@ def only_later(text: str) -> str:
     )
 
 
-def of_out_of_memory(case: str, asked: int | None, free: int | None, peak: int | None) -> str:
-    """OOM: asked, free and peak bytes as far as they are known."""
-    known = (("asked for", asked), ("free", free), ("peak", peak))
-    parts = [f"{name} {value / (1 << 20):.0f} MiB" for name, value in known if value is not None]
-    return of_verdict(Verdict.OOM, case, ", ".join(parts) + "." if parts else "")
+def of_out_of_memory(case: str, said: str, limit: int, peak: int) -> str:
+    """OOM: what was asked for, how much there was, and the peak, as far as they are known. Bytes, 0 where not."""
+    known = (("asked for", _amount(_ASKED, said)), ("free", _amount(_FREE, said)), ("limit", limit), ("peak", peak))
+    parts = [f"{name} {value / (1 << 20):.0f} MiB" for name, value in known if value]
+    last = said.strip().splitlines()[-1:]
+    return of_verdict(Verdict.OOM, case, f"{', '.join(parts)}." if parts else "", said="".join(last))
+
+
+def _amount(pattern: re.Pattern[str], text: str) -> int:
+    found = pattern.search(text)
+    return round(float(found["number"]) * _UNITS[found["unit"]]) if found else 0
+
+
+def of_timeout(case: str, stage: Stage, doing: Sequence[str], printed: str = "") -> str:
+    """TIMEOUT: at which stage, and what its threads were doing when its time was up."""
+    text = of_verdict(Verdict.TIMEOUT, case, f"It gave no answer in time {_DURING[stage]}.", printed)
+    if not doing:
+        return text
+    lines = "\n".join(doing)
+    return with_more(text, f"When its time was up:\n{quote(lines, LOOK_BYTES)}")
 
 
 def of_speed(results: Sequence[CaseResult], facts: Sequence[CaseFact], bounds: Sequence[Bound]) -> str:
@@ -168,9 +272,9 @@ def of_speed(results: Sequence[CaseResult], facts: Sequence[CaseFact], bounds: S
     lines = [f"{Verdict.OK.value}: {_SENTENCES[Verdict.OK]}"]
     for result, fact, bound in zip(results, facts, bounds, strict=True):
         over = [f"{ratio:.2f}x {arm}" for arm, ratio in _ratios(result)]
-        rate = f"{bound.gigabytes_per_second(result.ns):.3g} GB/s"
+        rate = _rate(1e9 * bound.gigabytes_per_second(result.ns), bound.bytes_per_second, "B/s")
         if bound.flops:
-            rate += f", {bound.gigaflops(result.ns):.3g} GFLOP/s"
+            rate += ", " + _rate(1e9 * bound.gigaflops(result.ns), bound.flops_per_second, "FLOP/s")
         sizes = ", ".join(f"{name}={value}" for name, value in fact.dims.items())
         lines.append(
             f"case {result.case!r}{f' ({sizes})' if sizes else ''}: {_duration(result.ns)} per call, "
@@ -179,6 +283,13 @@ def of_speed(results: Sequence[CaseResult], facts: Sequence[CaseFact], bounds: S
         reached = f"{bound.percent(result.ns):.0f} % of it reached"
         lines.append(f"  {rate}; the {bound.kind} bound is {_duration(bound.t_min_ns)}: {reached}.")
     return clean("\n".join(lines))
+
+
+def _rate(reached: float, ceiling: float, unit: str) -> str:
+    """A rate, and its share of the measured ceiling."""
+    prefix, size = ("T", 1e12) if reached >= 1e12 else ("G", 1e9)
+    share = f" ({100 * reached / ceiling:.0f} % of the measured {ceiling / size:.3g})" if ceiling else ""
+    return f"{reached / size:.3g} {prefix}{unit}{share}"
 
 
 def _ratios(result: CaseResult) -> list[tuple[str, float]]:

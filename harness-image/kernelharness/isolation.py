@@ -30,6 +30,10 @@ _CAPABILITY_VERSION = 0x20080522
 _LAST_CAPABILITY = 63
 _MAX_FILES = 256
 _LARGEST_FILE = 256 << 20
+_TOOL_PORTS = range(49152, 49162)
+"""compute-sanitizer's own."""
+_NO_RANDOM_ADDRESSES = 0x0040000
+"""So that AddressSanitizer finds its shadow free, and the same fault reads the same."""
 _FIRST_KEPT, _PARKING = 3, 128
 
 Layers = dict[str, str]
@@ -166,6 +170,27 @@ def isolate_compiler(folder: str, memory_bytes: int, seconds: int) -> Layers:
     except OSError as error:
         layers["seccomp"] = f"off: {error.strerror}"
     return layers
+
+
+def isolate_program(folder: str, seconds: int, cuda: bool) -> None:
+    """For a program made of a candidate's source, which is watched by a tool once: see closer_look.py.
+
+    It may read its folder and start threads. A tool for CUDA starts the program itself, writes the folder, and speaks
+    to it by a few TCP ports. Raise OSError where the kernel cannot hold it to that: then it is not started at all.
+    Memory is not limited here, for a checker reserves more addresses than there are: T looks at what is used.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    written = _LARGEST_FILE if cuda else 0
+    resource.setrlimit(resource.RLIMIT_FSIZE, (written, written))
+    _drop_capabilities()
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    if cuda:
+        landlock.restrict((folder,), landlock.nvidia_devices(), (), _TOOL_PORTS)
+    else:
+        _restrict_files((), readable=(folder,))
+        _libc.personality(_NO_RANDOM_ADDRESSES)
+    seccomp.install(seccomp.program_filter(sockets=cuda), listener=False)
 
 
 def _filter_runner(device: DeviceRights) -> tuple[str, int | None]:

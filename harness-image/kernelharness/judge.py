@@ -21,9 +21,10 @@ from typing import ClassVar
 
 import torch
 
-from kernelharness import __version__, machine, processes
+from kernelharness import __version__, diagnose, machine, processes
 from kernelharness.bench import AGAIN, Bench, CaseBench, Secret
 from kernelharness.channel import Failure, Order, OrderKind
+from kernelharness.closer_look import CloserLook
 from kernelharness.compare import Comparer, reduction_lengths_of
 from kernelharness.compiler import Compiled, compile_candidates
 from kernelharness.devices.base import Ceilings, Device, TooLarge
@@ -38,6 +39,7 @@ from kernelharness.protocol import (
     Batch,
     Candidate,
     Case,
+    CaseFact,
     CaseResult,
     Hello,
     ProblemFact,
@@ -147,6 +149,10 @@ class Judge:
         return [case for case in self.cases if not case.fact.hidden]
 
     @property
+    def _facts(self) -> list[CaseFact]:
+        return [case.fact for case in self.cases]
+
+    @property
     def rule(self) -> Rule:
         return CONFIRMING if self.batch.purpose is Purpose.CONFIRM else self.device.screening
 
@@ -173,6 +179,7 @@ class Judge:
         """Facts, secret sets and baselines. Raise ProblemRefused when no candidate of this problem can be judged."""
         secret = Secret(os.getrandom(32))
         headers = self._describe(secret)
+        self.look = CloserLook(self.zygotes.light, self.language, self.batch.toolchain)
         self.ceilings: Ceilings = self.device.measure_ceilings()
         for case in self.cases:
             case.fact = with_bound(case.fact, self.ceilings)
@@ -308,9 +315,8 @@ class Judge:
             yield candidates[first : first + together]
 
     def _compile(self, group: list[Candidate]) -> list[Compiled]:
-        facts = [case.fact for case in self.cases]
         return compile_candidates(
-            self.zygotes.light, self.language, self.batch.toolchain, group, facts, self._children()
+            self.zygotes.light, self.language, self.batch.toolchain, group, self._facts, self._children()
         )
 
     def _result(self, candidate: Candidate, compiled: Compiled) -> Result:
@@ -328,7 +334,7 @@ class Judge:
 
     def _judge(self, candidate: Candidate, compiled: Compiled, walls: dict[str, float]) -> Result:
         if not compiled.ok:
-            return compile_rejection(candidate, compiled, self.language, self.batch.toolchain)
+            return compile_rejection(candidate, compiled, self.language, self.batch.toolchain, self._facts)
         if (earlier := self.seen.get(compiled.digest)) is not None:
             flags = [*earlier.flags, f"same_binary:{earlier.candidate}"]
             return earlier.model_copy(update={"candidate": candidate.id, "flags": flags})
@@ -352,6 +358,7 @@ class Judge:
         except Rejection as rejection:
             if rejection.bad_pointer and trial is not None and self.device.inputs_are_read_only:
                 rejection = self._writes_inputs(candidate, compiled, trial) or rejection
+            self._explain(candidate, rejection, walls)
             result = rejected(candidate, rejection, trial.stage if trial is not None else Stage.COMPILE)
         finally:
             if folder is not None:
@@ -452,6 +459,19 @@ class Judge:
             runner.kill()
         return Rejection(Verdict.INPUT_MUTATED, "it writes to its inputs or parameters, which are read-only")
 
+    def _explain(self, candidate: Candidate, rejection: Rejection, walls: dict[str, float]) -> None:
+        """Tell more, where looking again, or looking it up, tells more; the verdict stays as it is."""
+        more = ""
+        if rejection.verdict is Verdict.LOAD_ERROR:
+            rejection.diagnosis = diagnose.with_declarations(
+                rejection.diagnosis, self.language.declarations(self._facts)
+            )
+        elif rejection.verdict is Verdict.MEMORY_FAULT and rejection.fact in self._facts:
+            case = self._facts.index(rejection.fact)
+            with measured(walls, "closer_look"):
+                more = self.look.explain(candidate, self._facts, case, self._children())
+        rejection.diagnosis = diagnose.with_more(rejection.diagnosis, more)
+
     def _publish(self, candidate: Candidate, compiled: Compiled) -> None:
         with contextlib.suppress(ValueError):  # too large to be sent: the bundle goes without it
             for piece in to_artifacts(candidate.id, self.language.output_name(), compiled.content):
@@ -491,7 +511,9 @@ class Judge:
         if self.language.is_native:
             config |= {"arm": "native", "facts": [case.fact.model_dump(mode="json") for case in self.cases]}
             config["touch_bytes"] = min(self.device.touch_bytes, max(map(self._result_bytes, self.cases)))
-            return Runner("the candidate", self.zygotes.light, config, memory | {"binary": compiled.fd})
+            return Runner(
+                "the candidate", self.zygotes.light, config, memory | {"binary": compiled.fd}, compiled.content
+            )
         config |= {
             "arm": "python",
             "problem": self.batch.problem.model_dump(mode="json"),
@@ -500,7 +522,7 @@ class Judge:
             "source": candidate.files[0].content,
             "filename": self.language.source_name(self.batch.toolchain),
         }
-        return Runner("the candidate", self.zygotes.torch, config, memory)
+        return Runner("the candidate", self.zygotes.torch, config, memory, compiled.content)
 
     def _result_bytes(self, case: CaseBench) -> int:
         """The most that results of one run take: a native candidate meets no other new pages unless it wants them."""

@@ -25,7 +25,8 @@ _TRUNCATE_ABI, _NETWORK_ABI, _DEVICE_ABI, _SCOPE_ABI = 3, 4, 5, 6
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/opt", "/proc", "/sys/devices/system", "/sys/fs/cgroup")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 _VERSION_FLAG = 1
-_RULE_PATH_BENEATH = 1
+_RULE_PATH_BENEATH, _RULE_NET_PORT = 1, 2
+_BIND_AND_CONNECT = 3
 
 
 def abi() -> int:
@@ -41,16 +42,22 @@ def nvidia_devices() -> list[str]:
     return [*glob.glob("/dev/nvidia*"), "/dev/shm", "/proc/self/task"]
 
 
-def restrict(writable: Iterable[str] = (), devices: Iterable[str] = (), readable: Iterable[str] = ()) -> int:
+def restrict(
+    writable: Iterable[str] = (), devices: Iterable[str] = (), readable: Iterable[str] = (), ports: Iterable[int] = ()
+) -> int:
     """Restrict this process from now on; needs no_new_privs. The ABI in force. Raise OSError when refused.
 
     `devices` may be read, written and controlled, but nothing is made there; `readable` adds to what a Python needs.
+    `ports`: TCP, the only ones that may be bound and connected to; a kernel that cannot tell ports apart refuses.
     """
     version = abi()
     if version <= 0:
         raise OSError(38, "no Landlock")
+    ports = list(ports)
+    if ports and version < _NETWORK_ABI:
+        raise OSError(38, "Landlock without rules for TCP ports")
     handled = _all_rights(version)
-    network = 3 if version >= _NETWORK_ABI else 0
+    network = _BIND_AND_CONNECT if version >= _NETWORK_ABI else 0
     scoped = 3 if version >= _SCOPE_ABI else 0
     attribute = struct.pack("<QQQ", handled, network, scoped)
     size = 24 if version >= _SCOPE_ABI else 16 if version >= _NETWORK_ABI else 8
@@ -64,6 +71,9 @@ def restrict(writable: Iterable[str] = (), devices: Iterable[str] = (), readable
             _allow(ruleset, path, (_READ_FILE | _WRITE_FILE | _TRUNCATE | _READ_DIR | _IOCTL_DEVICE) & handled)
         for path in writable:
             _allow(ruleset, path, handled)
+        for port in ports:
+            rule = ctypes.create_string_buffer(struct.pack("<QQ", _BIND_AND_CONNECT, port), 16)
+            syscalls.call("landlock_add_rule", ruleset, _RULE_NET_PORT, rule, 0)
         syscalls.call("landlock_restrict_self", ruleset, 0)
     finally:
         os.close(ruleset)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import signal
 import socket
@@ -27,6 +28,7 @@ OUTPUT_KEPT = 8 * 1024
 OUTPUT_LIMIT = 1024 * 1024
 """A runner that prints more is a flood."""
 _PROBE_SECONDS = 10.0
+_STACK_SECONDS, _STACK_PAUSE_SECONDS = 1.0, 0.1
 
 
 class FaultKind(StrEnum):
@@ -77,11 +79,22 @@ class _Pipe:
 class Runner:
     """One runner process, from fork to reaping."""
 
-    def __init__(self, name: str, zygote: Zygote, config: dict[str, Any], memory_fds: dict[str, int]) -> None:
-        """Fork it. `memory_fds` are handed over in this order, after channel, stdout, stderr and board."""
+    def __init__(
+        self, name: str, zygote: Zygote, config: dict[str, Any], memory_fds: dict[str, int], code: bytes = b""
+    ) -> None:
+        """Fork it. `memory_fds` are handed over in this order, after channel, stdout, stderr and board.
+
+        `code`: what a candidate's runner executes, library or source, to explain what it does.
+        """
         self.name = name
         self.trusted = not config.get("isolate", False)
         """It runs the problem's code and ours, but no candidate's."""
+        self.code = code
+        self.is_python = config.get("arm") == "python"
+        self.memory_bytes: int = config.get("memory_bytes", 0)
+        """What it may use beyond what it begins with; 0 without a limit."""
+        self.peak_bytes = 0
+        """The most memory that it had at once; known when it is dead."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         board_fd = channel.make_memory(f"board-{name}", channel.BOARD_BYTES)
         outs = [os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) for _ in range(2)]
@@ -172,7 +185,7 @@ class Runner:
         if self._stopped:
             return
         os.kill(self.pid, signal.SIGSTOP)
-        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        _, status = self._reap(os.WUNTRACED)
         if not os.WIFSTOPPED(status):
             self._bury(status)
         self._stopped = True
@@ -212,12 +225,29 @@ class Runner:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
-                _, self._status = os.waitpid(self.pid, 0)
+                _, self._status = self._reap(0)
         for pipe in self._pipes:
             while pipe.fd >= 0 and pipe.total <= OUTPUT_LIMIT and self._has_data(pipe):
                 if not pipe.drain():
                     break
         self._close()
+
+    def _reap(self, options: int) -> tuple[int, int]:
+        """waitpid(2), with the peak of the memory of a process that ended."""
+        pid, status, used = os.wait4(self.pid, options)
+        self.peak_bytes = max(self.peak_bytes, used.ru_maxrss * 1024)
+        return pid, status
+
+    def ask_for_stack(self) -> str:
+        """What a Python runner prints when it is asked where it is; it may be dead, or lie. See runner.py."""
+        self.resume()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, channel.STACK_SIGNAL)
+        pipe = self._pipes[1]
+        end, wait = time.monotonic() + _STACK_SECONDS, _STACK_SECONDS
+        while wait > 0 and select.select([pipe.fd], [], [], wait)[0] and pipe.drain() and pipe.total <= OUTPUT_LIMIT:
+            wait = min(_STACK_PAUSE_SECONDS, end - time.monotonic())
+        return pipe.kept.decode(errors="replace")
 
     def _has_data(self, pipe: _Pipe) -> bool:
         return any(key.data is pipe for key, _ in self._selector.select(0))
@@ -266,7 +296,7 @@ class Runner:
         end = time.monotonic() + 1
         self._selector.unregister(self._socket)
         while self._status is None and time.monotonic() < end:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status = self._reap(os.WNOHANG)
             if pid:
                 self._bury(status)
             for key, _ in self._selector.select(0.01):

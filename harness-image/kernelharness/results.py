@@ -13,7 +13,7 @@ from kernelharness.bench import CaseBench
 from kernelharness.compiler import Compiled
 from kernelharness.devices.base import Ceilings
 from kernelharness.languages.base import Language
-from kernelharness.protocol import Candidate, CaseResult, Result, Stage, Toolchain, Verdict
+from kernelharness.protocol import Candidate, CaseFact, CaseResult, Result, Stage, Toolchain, Verdict
 from kernelharness.roofline import bound_of, is_extraordinary, is_impossible
 from kernelharness.verdicts import Rejection
 
@@ -32,7 +32,9 @@ def rejected(candidate: Candidate, rejection: Rejection, stage: Stage) -> Result
     )
 
 
-def compile_rejection(candidate: Candidate, compiled: Compiled, language: Language, toolchain: Toolchain) -> Result:
+def compile_rejection(
+    candidate: Candidate, compiled: Compiled, language: Language, toolchain: Toolchain, facts: Sequence[CaseFact]
+) -> Result:
     """The source did not become something that can be loaded."""
     if compiled.survivors:
         offence = Rejection(Verdict.TAMPERING, f"{compiled.survivors} processes outlived the compiler")
@@ -41,7 +43,7 @@ def compile_rejection(candidate: Candidate, compiled: Compiled, language: Langua
         text = f"the compiler did not finish in {toolchain.compile_timeout_seconds} s"
         return rejected(candidate, Rejection(Verdict.COMPILE_ERROR, text), Stage.COMPILE)
     errors = language.compile_errors(compiled.text, language.source_name(toolchain))
-    told = diagnose.of_compile(errors, candidate.files[0].content, compiled.text)
+    told = diagnose.of_compile(errors, candidate.files[0].content, compiled.text, lambda: language.declarations(facts))
     first = errors[0].message if errors else (compiled.text.strip().splitlines() or ["no output was made"])[-1]
     return rejected(candidate, Rejection(Verdict.COMPILE_ERROR, first, told), Stage.COMPILE)
 

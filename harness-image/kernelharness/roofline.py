@@ -26,6 +26,9 @@ class Bound:
     """memory | compute"""
     bytes: int
     flops: int
+    bytes_per_second: float = 0.0
+    """Ceilings as they were measured on this device; 0: unknown."""
+    flops_per_second: float = 0.0
 
     def percent(self, ns: float) -> float:
         """How much of the bound a call of this many nanoseconds reaches."""
@@ -45,7 +48,9 @@ def bound_of(fact: CaseFact, ceilings: Ceilings) -> Bound:
     rate = ceilings.flops_per_second.get(compute_dtype(fact)) or max(ceilings.flops_per_second.values(), default=0.0)
     compute_ns = flops / rate * 1e9 if rate else 0.0
     kind = "compute" if compute_ns > memory_ns else "memory"
-    return Bound(max(1, round(max(memory_ns, compute_ns))), kind, fact.bytes_min, flops)
+    return Bound(
+        max(1, round(max(memory_ns, compute_ns))), kind, fact.bytes_min, flops, ceilings.bytes_per_second, rate
+    )
 
 
 def with_bound(fact: CaseFact, ceilings: Ceilings) -> CaseFact:

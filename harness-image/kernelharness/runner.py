@@ -8,6 +8,7 @@ nothing of it. Neighbours: torch_arms.py, native_arm.py (ctypes), channel.py, pr
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import socket
 import tempfile
@@ -139,6 +140,8 @@ def run(config: dict[str, Any], fds: list[int]) -> None:
         isolation.set_dumpable(False)
         memory.attach()
     _touch_memory(config.get("touch_bytes", 0))
+    if config["arm"] == "python":
+        faulthandler.register(channel.STACK_SIGNAL, file=2, all_threads=True)
     arm = _make_arm(config, memory, board)
     kept: list[Any] = []
     prepared: list[Any] = []

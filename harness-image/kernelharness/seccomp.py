@@ -12,6 +12,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import socket
 import struct
 import tempfile
 from collections.abc import Sequence
@@ -150,6 +151,19 @@ def _if_null(index: int, then: int, otherwise: int) -> list[_Instruction]:
     ]
 
 
+def _if_tcp(then: int, otherwise: int) -> list[_Instruction]:
+    """A socket() for TCP over IPv4, whatever its flags."""
+    return [
+        _argument(0),
+        (_JUMP_EQUAL, 0, 4, socket.AF_INET),
+        _argument(1),
+        (_AND, 0, 0, 0xF),
+        (_JUMP_EQUAL, 0, 1, socket.SOCK_STREAM),
+        (_RETURN, 0, 0, then),
+        (_RETURN, 0, 0, otherwise),
+    ]
+
+
 def _prologue(assembler: _Assembler) -> None:
     assembler.add(_LOAD, _OFFSET_ARCH)
     assembler.add(_JUMP_EQUAL, syscalls.AUDIT_ARCH, 1, 0)
@@ -224,6 +238,26 @@ def compiler_filter() -> bytes:
     _prologue(assembler)
     for name in sorted(_COMPILER_DENIED | {"tgkill"}):
         assembler.on(name, _return(_RET_ERRNO | errno.EPERM))
+    assembler.add(_RETURN, _RET_ALLOW)
+    return assembler.pack()
+
+
+def program_filter(*, sockets: bool) -> bytes:
+    """For a program that is started once to be looked at: the compiler's, and no processes but by a tool's leave.
+
+    `sockets`: its tool starts it and speaks to it by TCP; Landlock says to which ports. Else threads are all it makes.
+    """
+    denied = _RET_ERRNO | errno.EPERM
+    tool = {"socket", "connect", "bind", "listen", "accept"} if sockets else set()
+    assembler = _Assembler()
+    _prologue(assembler)
+    if sockets:
+        assembler.on("socket", _if_tcp(_RET_ALLOW, denied))
+    else:
+        assembler.on("clone", _if_thread(_RET_ALLOW, denied))
+        assembler.on("clone3", _return(_RET_ERRNO | errno.ENOSYS))
+    for name in sorted((_COMPILER_DENIED - tool) | {"tgkill"} | (set() if sockets else {"fork", "vfork"})):
+        assembler.on(name, _return(denied))
     assembler.add(_RETURN, _RET_ALLOW)
     return assembler.pack()
 

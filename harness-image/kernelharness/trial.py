@@ -49,20 +49,20 @@ class Trial:
 
     def isolate(self) -> None:
         """Wait until the runner gave up its rights; only then it sees a line of the candidate. Raise Rejection."""
-        with rejecting(self.runner):
+        with rejecting(self.runner, self.stage):
             self.runner.adopt_notifier(self.bench.deadline())
             self.runner.stop()
 
     def load(self, case: CaseBench) -> None:
         """Bind the candidate to a case. Raise Rejection."""
         self.stage = Stage.LOAD
-        with rejecting(self.runner, case.fact):
+        with rejecting(self.runner, self.stage, case.fact):
             self.bench.load(self.runner, case)
 
     def check(self, case: CaseBench) -> None:
         """Every correctness set twice, every output whole. Raise Rejection."""
         self.stage = Stage.CORRECTNESS
-        with rejecting(self.runner, case.fact):
+        with rejecting(self.runner, self.stage, case.fact):
             for first, count in case.sets:
                 self._check_sets(case, first, count)
 
@@ -83,13 +83,13 @@ class Trial:
 
     def call_all(self, case: CaseBench) -> None:
         """Call it on every correctness set without looking at the results. Raise Rejection when it fails."""
-        with rejecting(self.runner, case.fact):
+        with rejecting(self.runner, self.stage, case.fact):
             self.bench.show_gallery(self.runner, case, 0, len(case.gallery))
             self.bench.run(self.runner, self.flags)
 
     def call_once(self, case: CaseBench) -> None:
         """Call it on inputs that nobody uses again. Raise Rejection when it fails."""
-        with rejecting(self.runner, case.fact):
+        with rejecting(self.runner, self.stage, case.fact):
             self.bench.fill_arena(case, 1)
             self.bench.show_arena(self.runner, case, 1)
             self.bench.run(self.runner, self.flags)
@@ -103,7 +103,7 @@ class Trial:
         self.stage = Stage.TIMING
         arms = {**baselines, CANDIDATE: self.runner}
         lead = min(case.baseline_ns, key=lambda name: case.baseline_ns[name])
-        with rejecting(self.runner, case.fact):
+        with rejecting(self.runner, self.stage, case.fact):
             expected = self.bench.call_ns(case, self.runner, self.flags)
             for _ in range(_PLANS):
                 slowest = max(case.baseline_ns["eager"], expected)

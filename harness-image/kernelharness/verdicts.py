@@ -12,26 +12,44 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from kernelharness import diagnose
+from kernelharness import diagnose, hang
 from kernelharness.channel import Failure
 from kernelharness.compare import Comparison
 from kernelharness.devices.base import OutputFault
 from kernelharness.processes import FaultKind, Runner, RunnerFault
-from kernelharness.protocol import CaseFact, Verdict
+from kernelharness.protocol import CaseFact, Stage, Verdict
 
 _BAD_POINTER = (signal.SIGSEGV, signal.SIGBUS)
-_HEAP_WORDS = ("corrupted", "double free", "invalid pointer", "invalid size", "invalid next size", "stack smashing")
+_HEAP_WORDS = (
+    "corrupted",
+    "malloc assertion",
+    "double free",
+    "invalid pointer",
+    "invalid size",
+    "invalid next size",
+    "stack smashing",
+)
 _MEMORY_WORDS = ("bad_alloc", "allocate memory", "MemoryError")
 
 
 class Rejection(Exception):
     """The verdict is not OK. `text` is one line for a table, `diagnosis` what the model is told."""
 
-    def __init__(self, verdict: Verdict, text: str, diagnosis: str | None = None, *, bad_pointer: bool = False) -> None:
+    def __init__(
+        self,
+        verdict: Verdict,
+        text: str,
+        diagnosis: str | None = None,
+        *,
+        bad_pointer: bool = False,
+        fact: CaseFact | None = None,
+    ) -> None:
         super().__init__(text)
         self.verdict = verdict
         self.bad_pointer = bad_pointer
         """The process died of touching memory that it may not touch."""
+        self.fact = fact
+        """The case in which its process failed, if it did."""
         self.text = text
         self.diagnosis = diagnose.of_verdict(verdict, detail=text) if diagnosis is None else diagnosis
 
@@ -50,12 +68,12 @@ def of_repetition(wrong: Rejection) -> Rejection:
     return Rejection(
         Verdict.NONDETERMINISTIC,
         f"right at first, then wrong for the same inputs: {wrong.text}",
-        diagnose.only_later(diagnose.of_verdict(Verdict.NONDETERMINISTIC, detail=wrong.text)),
+        diagnose.only_later(diagnose.of_verdict(Verdict.NONDETERMINISTIC, detail=wrong.diagnosis.partition(" in ")[2])),
     )
 
 
 @contextmanager
-def rejecting(runner: Runner, fact: CaseFact | None = None) -> Iterator[None]:
+def rejecting(runner: Runner, stage: Stage, fact: CaseFact | None = None) -> Iterator[None]:
     """Turn what a candidate's runner does wrong into a Rejection; the faults of other runners pass through."""
     case = fact.case if fact else ""
     try:
@@ -66,14 +84,25 @@ def rejecting(runner: Runner, fact: CaseFact | None = None) -> Iterator[None]:
     except RunnerFault as fault:
         if fault.runner is not runner:
             raise
+        doing = hang.describe(runner) if fault.kind is FaultKind.TIMEOUT else []
         runner.kill()
         verdict = _verdict_of(fault, runner.output)
-        printed = runner.output if fault.kind is not FaultKind.FAILED else ""
+        failed = fault.kind is FaultKind.FAILED
+        printed = "" if failed else runner.output
         touched = fault.signal_number in _BAD_POINTER
         said = f"it tried {fault.text}" if fault.kind is FaultKind.FORBIDDEN else fault.text
-        text = diagnose.of_verdict(verdict, case, said, printed)
+        if verdict is Verdict.OOM:
+            text = diagnose.of_out_of_memory(case, said, runner.memory_bytes, runner.peak_bytes)
+        elif verdict is Verdict.TIMEOUT:
+            text = diagnose.of_timeout(case, stage, doing, "" if doing else printed)
+        else:
+            text = diagnose.of_verdict(verdict, case, "" if failed else said, printed, said if failed else "")
         raise Rejection(
-            verdict, f"{_last_line(said)}{f' in case {case!r}' if case else ''}", text, bad_pointer=touched
+            verdict,
+            f"{_last_line(said)}{f' in case {case!r}' if case else ''}",
+            text,
+            bad_pointer=touched,
+            fact=fact,
         ) from fault
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from functools import cache
@@ -98,3 +99,12 @@ def test_every_layer_of_isolation_is_stated() -> None:
 
 def test_result_of_a_cuda_kernel_tells_registers() -> None:
     assert _results("matmul", "cuda")["matmul_tiled"].resources["registers"] > 16
+
+
+def test_memory_fault_is_looked_at_again_by_compute_sanitizer() -> None:
+    told = _results("rmsnorm", "cuda")["out_of_bounds"].diagnostics
+    assert (
+        "compute-sanitizer watched one call with made-up inputs:\n| invalid global access: write of 4 bytes at " in told
+    )
+    assert "far from every tensor of the call\n| in normalise(), line 17: " in told
+    assert re.search(r"\n\| thread \(\d+,0,0\) of block \(\d+,0,0\)$", told), told

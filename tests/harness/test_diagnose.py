@@ -31,7 +31,8 @@ EXPECTED = {
     Verdict.OOM: "It runs out of memory: allocate less, use context.workspace() for scratch memory.",
     Verdict.LATE_OUTPUT: "Outputs still change after the call returned: finish all work before returning.",
     Verdict.BACKGROUND_WORK: "Work goes on after the call returned: finish all work before returning.",
-    Verdict.TIMING_MISMATCH: "Its own clock and the judge's disagree: do not touch clocks or timers.",
+    Verdict.TIMING_MISMATCH: "Its calls take another time when they are timed: do the same work in every call, "
+    "and leave clocks and timers alone.",
     Verdict.IMPOSSIBLE_SPEED: "Faster than writing the outputs can be: the work is not done in the call.",
     Verdict.TAMPERING: "It reaches beyond its task (other processes, files, network, the judge): only compute.",
     Verdict.RESOURCE_ABUSE: "It uses resources that no kernel needs: do not print, do not start processes "
@@ -227,9 +228,12 @@ def test_precision_text() -> None:
 
 
 def test_out_of_memory_text() -> None:
-    assert diagnose.of_out_of_memory("big", 3 << 30, 1 << 30, None) == (
+    said = (
+        "x\nOutOfMemoryError: CUDA out of memory. Tried to allocate 3.00 GiB. It has 79 GiB of which 1.00 GiB is free"
+    )
+    assert diagnose.of_out_of_memory("big", said, 0, 0) == (
         "OOM in case 'big': It runs out of memory: allocate less, use context.workspace() for scratch memory.\n"
-        "asked for 3072 MiB, free 1024 MiB."
+        "asked for 3072 MiB, free 1024 MiB.\nIt said:\n| " + said.removeprefix("x\n")
     )
 
 

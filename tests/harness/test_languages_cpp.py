@@ -481,3 +481,27 @@ def test_loading_something_else_says_what_is_missing(tmp_path: Path) -> None:
     assert ctypes.CDLL(library).answer() == 42
     with pytest.raises(NativeError, match="the library does not export __tvm_ffi_forward"):
         NativeKernel(library)
+
+
+def test_program_around_a_kernel_with_gradients_compiles_and_runs(tmp_path: Path) -> None:
+    linear = TensorFact(name="weight", shape=[4, 3], dtype="float32")
+    x, out = (TensorFact(name=name, shape=[5, 3], dtype="float32") for name in ("x", "out"))
+    by_out = TensorFact(name="grad_out", shape=[5, 3], dtype="float32", gradient_of="output")
+    by_x = TensorFact(name="grad_x", shape=[5, 3], dtype="float32", gradient_of="input")
+    fact = CaseFact(case="c", inputs=[x, by_out], parameters=[linear], outputs=[out, by_x], scalars={"eps": "1e-06"})
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "problem.h").write_text(CPP.headers([fact])["problem.h"])
+    body = CPP.declarations([fact]).replace("saved_size(void);", "saved_size(void) { return 64; }")
+    (tmp_path / "kernel.cpp").write_text('#include "problem.h"\n' + body.replace(");", ") { return 0; }"))
+    check = CPP.memory_check(TOOLCHAIN, [fact], 0)
+    assert check is not None
+    (tmp_path / check.file).write_text(check.text)
+    made = subprocess.run(check.compile_command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    ran = subprocess.run(
+        check.run_command, cwd=tmp_path, env=check.environment, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert [line.split()[1] for line in ran.stdout.splitlines()] == [
+        "out", "x", "weight", "grad_x", "grad_out", "saved",
+    ]  # fmt: skip

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -38,6 +38,41 @@ class CompileError:
     message: str
     line: int = 0
     column: int = 0
+
+
+@dataclass(frozen=True)
+class MemoryFinding:
+    """What a memory checker says of one access; the program that it watched may have made it up."""
+
+    what: str
+    access: str = ""
+    """read | write | atomic, where it is known."""
+    size: int = 0
+    """Bytes; 0 where it is not known."""
+    address: int = 0
+    function: str = ""
+    line: int = 0
+    """Of the candidate's own file; 0 where it is not known."""
+    place: str = ""
+    """What it missed, when the checker says so: a variable, or a block."""
+    thread: str = ""
+
+
+@dataclass(frozen=True)
+class MemoryCheck:
+    """A program around a candidate's source that calls it once on inputs of its own, and the tool that watches it."""
+
+    tool: str
+    file: str
+    """The program's own file, which includes the candidate's."""
+    text: str
+    compile_command: list[str]
+    run_command: list[str]
+    environment: dict[str, str]
+    read: Callable[[str, str], MemoryFinding | None]
+    """(what was printed, the candidate's file) -> the first finding."""
+    cuda: bool = False
+    """It needs the device, and its tool processes and ports of its own."""
 
 
 class Language(ABC):
@@ -68,6 +103,14 @@ class Language(ABC):
     @abstractmethod
     def compile_errors(self, text: str, source_name: str) -> list[CompileError]:
         """What the compiler printed, as errors in the candidate's file, in order."""
+
+    def declarations(self, facts: Sequence[CaseFact]) -> str:
+        """What a candidate must define, as its header declares it; empty where there is no header."""
+        return ""
+
+    def memory_check(self, toolchain: Toolchain, facts: Sequence[CaseFact], case: int) -> MemoryCheck | None:
+        """How to look closer at a memory fault in `facts[case]`; None: this language, or toolchain, has no way."""
+        return None
 
     def source_name(self, toolchain: Toolchain) -> str:
         """The name that the candidate's first file gets, whatever the candidate calls it."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from kernelharness.languages.base import CompileError, Language, fill_command
-from kernelharness.languages.header import render_header
+from kernelharness.languages.base import CompileError, Language, MemoryCheck, fill_command
+from kernelharness.languages.caller import render_caller
+from kernelharness.languages.checkers import address_sanitizer
+from kernelharness.languages.header import render_declarations, render_header
 from kernelharness.protocol import CaseFact, Toolchain
 
 COMMAND = (
@@ -31,6 +33,14 @@ class Cpp(Language):
 
     def compile_command(self, toolchain: Toolchain, source: str, output: str, include: str) -> list[str]:
         return fill_command(toolchain.command or COMMAND, toolchain, source, output, include)
+
+    def declarations(self, facts: Sequence[CaseFact]) -> str:
+        return render_declarations(facts)
+
+    def memory_check(self, toolchain: Toolchain, facts: Sequence[CaseFact], case: int) -> MemoryCheck | None:
+        if toolchain.command:
+            return None  # another compiler, of which nothing is known
+        return address_sanitizer(toolchain, render_caller(facts, case, self.source_name(toolchain)))
 
     def compile_errors(self, text: str, source_name: str) -> list[CompileError]:
         """Errors of g++ and ld. One inside a header is put at the candidate's line that led there."""

@@ -11,9 +11,11 @@ import re
 import shutil
 from collections.abc import Sequence
 
-from kernelharness.languages.base import CompileError, Language, fill_command
+from kernelharness.languages.base import CompileError, Language, MemoryCheck, fill_command
+from kernelharness.languages.caller import render_caller
+from kernelharness.languages.checkers import compute_sanitizer
 from kernelharness.languages.cpp import LANGUAGE as CPP
-from kernelharness.languages.header import render_header
+from kernelharness.languages.header import render_declarations, render_header
 from kernelharness.protocol import CaseFact, Toolchain
 
 COMMAND = (
@@ -46,8 +48,16 @@ class Cuda(Language):
 
     def compile_command(self, toolchain: Toolchain, source: str, output: str, include: str) -> list[str]:
         compute = toolchain.arch.replace("sm_", "compute_")
-        own = (shutil.which("nvcc") or _TOOLKIT, *(word.replace("{compute}", compute) for word in COMMAND))
+        own = (_nvcc(), *(word.replace("{compute}", compute) for word in COMMAND))
         return fill_command(toolchain.command or own, toolchain, source, output, include)
+
+    def declarations(self, facts: Sequence[CaseFact]) -> str:
+        return render_declarations(facts)
+
+    def memory_check(self, toolchain: Toolchain, facts: Sequence[CaseFact], case: int) -> MemoryCheck | None:
+        if toolchain.command:
+            return None  # another compiler, of which nothing is known
+        return compute_sanitizer(toolchain, render_caller(facts, case, self.source_name(toolchain)), _nvcc())
 
     def compile_errors(self, text: str, source_name: str) -> list[CompileError]:
         """Errors of nvcc's front end, of ptxas, and of the host compiler and linker."""
@@ -73,6 +83,10 @@ class Cuda(Language):
                 _keep_largest(found, "registers", int(used["registers"]))
                 _keep_largest(found, "shared_bytes", int(used["shared"] or 0))
         return found
+
+
+def _nvcc() -> str:
+    return shutil.which("nvcc") or _TOOLKIT
 
 
 def _keep_largest(found: dict[str, float], name: str, value: int) -> None:

@@ -43,6 +43,11 @@ def render_header(facts: Sequence[CaseFact], dialect: str = "") -> str:
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
+def render_declarations(facts: Sequence[CaseFact]) -> str:
+    """What the kernel must define, as problem.h declares it. Raises UnsupportedArgument as `render_header` does."""
+    return _declarations(signature_of(facts)).strip()
+
+
 def _sections(name: str) -> list[str]:
     return re.split(r"// ---- split: .* ----\n", files(__package__).joinpath(name).read_text())
 
@@ -81,7 +86,7 @@ def _story(signature: Signature, facts: Sequence[CaseFact]) -> str:
 def _case_table(signature: Signature, facts: Sequence[CaseFact]) -> list[str]:
     header = ["case", *signature.sizes]
     visible = [fact for fact in facts if not fact.hidden]
-    rows = [[fact.case, *(str(_size_in(signature, fact, size)) for size in signature.sizes)] for fact in visible]
+    rows = [[fact.case, *(str(size_in(signature, fact, size)) for size in signature.sizes)] for fact in visible]
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)]
     if signature.sizes:
@@ -91,7 +96,8 @@ def _case_table(signature: Signature, facts: Sequence[CaseFact]) -> list[str]:
     return lines
 
 
-def _size_in(signature: Signature, fact: CaseFact, size: str) -> int:
+def size_in(signature: Signature, fact: CaseFact, size: str) -> int:
+    """The value of a named size in this case."""
     shapes = [t.shape for t in (*fact.results, *fact.arguments, *fact.parameters)]
     for argument, shape in zip(signature.tensors, shapes, strict=True):
         for name, value in zip(argument.shape, shape, strict=True):

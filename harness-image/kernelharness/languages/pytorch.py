@@ -69,7 +69,9 @@ def load_model(source: str, filename: str, loaded: LoadedCase, seed: int, state:
     exec(compile(source, filename, "exec"), module.__dict__)
     cls = getattr(module, "ModelNew", None)
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise CandidateError("the module defines no class ModelNew(nn.Module)")
+        raise CandidateError(
+            "the module defines no class ModelNew(nn.Module): define one that is constructed and called like Model"
+        )
     model = loaded.construct(cls, seed)
     adopt_state(model, state)
     return model

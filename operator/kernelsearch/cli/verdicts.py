@@ -11,9 +11,7 @@ from collections.abc import Iterator, Sequence
 from kernelharness.protocol import CaseFact, CaseResult, Hello, Result, TensorFact, Verdict
 
 from kernelsearch.search.prompts.measurements import findings, told
-from kernelsearch.search.prompts.text import duration, four, times
-
-_RULE = "// ===="
+from kernelsearch.search.prompts.text import duration, four, readable_header, times
 
 
 def device_lines(hello: Hello) -> Iterator[str]:
@@ -53,8 +51,8 @@ def result_lines(result: Result, facts: Sequence[CaseFact]) -> Iterator[str]:
 
 
 def header_lines(header: str) -> Iterator[str]:
-    """The part of problem.h that is to be read; what implements it comes below a rule."""
-    yield from header.partition(_RULE)[0].rstrip().split("\n")
+    """The part of problem.h that is to be read."""
+    yield from readable_header(header).split("\n")
 
 
 def _tensors(tensors: Sequence[TensorFact]) -> str:

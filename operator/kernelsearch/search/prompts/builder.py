@@ -14,7 +14,7 @@ from kernelsearch.search.actions import CallModel
 from kernelsearch.search.edits import ReplyError
 from kernelsearch.search.journal import Operator
 from kernelsearch.search.prompts import attempts, measurements
-from kernelsearch.search.prompts.text import fenced, oneline, times
+from kernelsearch.search.prompts.text import fenced, oneline, readable_header, times
 from kernelsearch.search.records import TargetState
 from kernelsearch.search.state import State
 
@@ -112,7 +112,7 @@ def _stable(state: State, action: CallModel, context: PromptContext) -> dict[str
     native = bool(context.header)
     return {
         "reference": context.reference,
-        "header": context.header,
+        "header": readable_header(context.header),
         "language": context.language,
         "arch": context.arch,
         "device": context.device,

@@ -11,6 +11,7 @@ import re
 
 _backticks = re.compile(r"`+")
 _control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_HEADER_RULE = "// ===="
 _UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
 
 
@@ -59,3 +60,8 @@ def fenced(text: str, language: str = "", limit: int = 65536) -> str:
     longest = max((len(run) for run in _backticks.findall(body)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{body}\n{fence}"
+
+
+def readable_header(header: str) -> str:
+    """The part of problem.h that is to be read: what implements it comes below a rule."""
+    return header.partition(_HEADER_RULE)[0].rstrip()
