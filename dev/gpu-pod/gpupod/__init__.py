@@ -1,7 +1,7 @@
-"""A one-node Kubernetes for a bare machine with an accelerator: from one archive, with nothing installed or fetched there.
+"""A one-node Kubernetes for a bare machine with an accelerator, from one archive; nothing is installed or fetched there.
 
-The programs, certificates, flags and namespaces are dev/cluster's (its package `devcluster` is on the path); here is what
-differs where there is no `ip`, no iptables, no registry and no package manager. See ../README.md.
+The programs, certificates, flags and namespaces are dev/cluster's (its package `devcluster` is on the path); here is
+what differs where there is no `ip`, no iptables, no registry and no package manager. See ../README.md.
 """
 
 import sys

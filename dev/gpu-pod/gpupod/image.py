@@ -1,7 +1,7 @@
 """An image that stands in for the harness image on a machine where none can be built or pulled.
 
-It holds the judge's code, as the real one does at the same place, and empty folders: the machine's own Python, torch and
-compilers are mounted there from the host. That, and nothing else, is what such a pod has more than a real one
+It holds the judge's code, as the real one does at the same place, and empty folders: the machine's own Python, torch
+and compilers are mounted there from the host. That, and nothing else, is what such a pod has more than a real one
 (`with_machine`). Search paths and CUDA's settings are this machine's, as a vendor's base image would set them.
 """
 

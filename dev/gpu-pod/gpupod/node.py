@@ -134,7 +134,7 @@ def up(pack: Path, state: Path, devices: bool = True) -> Instance:
     log = own.logs / "init.log"
     with step("a node with the accelerator" if devices else "a node"), log.open("wb") as output:
         keeper = subprocess.Popen(
-            ["unshare", *words, sys.executable, "-m", "gpupod.init", own.cache, own.state, str(tell), str(int(devices))],
+            ["unshare", *words, sys.executable, "-m", "gpupod.init", own.cache, own.state, str(tell), f"{devices:d}"],
             env={**os.environ, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -156,8 +156,8 @@ def down(pack: Path, state: Path) -> None:
     own = Instance(NAME, BLOCK, state.absolute(), pack.absolute())
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         keeper = int(own.pid_file.read_text())
-        # A number may be somebody else's by now; ours has a network of its own.
-        if Path(f"/proc/{keeper}/ns/net").stat().st_ino != Path("/proc/1/ns/net").stat().st_ino:
+        # A number may be somebody else's by now.
+        if os.fsencode(own.state) in Path(f"/proc/{keeper}/cmdline").read_bytes().split(b"\0"):
             os.kill(keeper, signal.SIGKILL)
     sandbox.remove_cgroups(own)
     shutil.rmtree(own.state, ignore_errors=True)
