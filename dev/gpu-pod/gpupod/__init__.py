@@ -1,4 +1,4 @@
-"""A one-node Kubernetes for a bare machine with an accelerator, from one archive; nothing is installed or fetched there.
+"""A one-node Kubernetes for a bare machine with an accelerator, from one archive: nothing is installed or fetched.
 
 The programs, certificates, flags and namespaces are dev/cluster's (its package `devcluster` is on the path); here is
 what differs where there is no `ip`, no iptables, no registry and no package manager. See ../README.md.

@@ -26,6 +26,8 @@ from devcluster import binaries
 from devcluster.instance import REPOSITORY, Instance
 from devcluster.progress import run
 
+from gpupod.node import DRIVER_LIBRARIES
+
 Object = dict[str, Any]
 
 NAME = "localhost/kernelsearch/harness:machine"
@@ -34,7 +36,11 @@ EXTRA = "/opt/python-packages"
 """Where the pack's Python packages are mounted."""
 _ROOT_LINKS = ("bin", "sbin", "lib", "lib64")
 _FOLDERS = ("batch", "dev", "etc", "opt", "proc", "run", "sys", "tmp", "var/tmp")
-_COPIED = ("etc/alternatives", "etc/ld.so.cache", "etc/ld.so.conf.d", "etc/passwd", "etc/group")
+_COPIED = ("etc/alternatives", "etc/ld.so.cache", "etc/ld.so.conf.d")
+_WRITTEN = {
+    "etc/passwd": "root:x:0:0::/root:/bin/sh\nkernelsearch:x:10001:10001::/tmp:/bin/sh\n",
+    "etc/group": "root:x:0:\nkernelsearch:x:10001:\n",
+}
 _SETTINGS = ("PATH", "LD_LIBRARY_PATH", "CUDA", "NCCL_", "NVSHMEM_", "TORCH_", "TRITON_")
 """Of the environment: whatever begins so."""
 
@@ -56,9 +62,11 @@ def environment(packages: Path | None) -> dict[str, str]:
     """What the image sets, and what a judge outside gets too."""
     machine = {key: value for key, value in os.environ.items() if key.startswith(_SETTINGS)}
     path = [str(Path(sys.executable).parent), *machine.get("PATH", os.defpath).split(":")]
+    libraries = [*filter(None, machine.get("LD_LIBRARY_PATH", "").split(":")), DRIVER_LIBRARIES]
     return {
         **machine,
         "PATH": ":".join(dict.fromkeys(path)),
+        "LD_LIBRARY_PATH": ":".join(dict.fromkeys(libraries)),
         "PYTHONPATH": ":".join([CODE, *([EXTRA] if packages else [])]),
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -105,6 +113,8 @@ def _layer(work: Path, mount_points: Iterable[str]) -> bytes:
         for name in _COPIED:
             if Path("/", name).exists():
                 tar.add(f"/{name}", name)
+        for name, text in _WRITTEN.items():
+            _add(tar, name, text.encode())
         tar.add(code, CODE.lstrip("/"))
     return layer.getvalue()
 
@@ -129,7 +139,11 @@ def _archive(layer: bytes, env: dict[str, str]) -> bytes:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
+            _add(tar, name, content)
     return archive.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))

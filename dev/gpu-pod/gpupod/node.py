@@ -19,6 +19,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from devcluster import binaries, config, pki, sandbox
 from devcluster.components import components
@@ -33,7 +34,7 @@ PROGRAMS = ("etcd", "kube-apiserver", "containerd", "kubelet", "kube-controller-
 DEVICE_PLUGIN = "nvidia-device-plugin"
 RESOURCE = "nvidia.com/gpu"
 DRIVER_LIBRARIES = "/usr/local/nvidia/lib64"
-"""Where containers are given the driver when it is not in the linker's default folders."""
+"""Where NVIDIA's base images look for the driver beside the linker's default folders."""
 _CLONE_NEWNET = 0x40000000
 _SET_FLAGS, _SET_ADDRESS, _SET_MASK, _UP = 0x8914, 0x8916, 0x891C, 0x1
 
@@ -57,7 +58,7 @@ def commands(own: Instance) -> dict[str, tuple[str, ...]]:
 def device_plugin(own: Instance) -> tuple[str, ...]:
     """It hands the device files themselves to the kubelet, so the container runtime need know nothing of NVIDIA."""
     options = ("--device-list-strategy=envvar", "--pass-device-specs", "--device-discovery-strategy=nvml")
-    return (str(binaries.folder(own) / DEVICE_PLUGIN), *options)
+    return (str(binaries.folder(own) / DEVICE_PLUGIN), *options, "--driver-root=/", "--container-driver-root=/")
 
 
 def environment(own: Instance) -> dict[str, str]:
@@ -76,12 +77,19 @@ def write_settings(own: Instance) -> None:
     network = {"cniVersion": "1.0.0", "name": "nowhere", "plugins": [{"type": "nowhere"}]}
     for name, text in {
         "containerd.toml": _containerd(own),
-        "kubelet.json": config.files(own)["kubelet.json"],
+        "kubelet.json": json.dumps(_kubelet(own), indent=1),
         "cni/nowhere.conflist": json.dumps(network),
     }.items():
         path = config.folder(own) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+
+def _kubelet(own: Instance) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads(config.files(own)["kubelet.json"])
+    # A virtual machine that gets memory as it uses it looks full when it is not, and the only pod would be evicted.
+    del settings["evictionHard"]["memory.available"]
+    return settings
 
 
 def _containerd(own: Instance) -> str:
@@ -91,6 +99,8 @@ root = "{own.state}/containerd"
 state = "{config.RUN}/containerd"
 [grpc]
   address = "{own.containerd_socket}"
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = "native"   # copies: the images are small, and not every disk can be under an overlay
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = '{binaries.IMAGES["pause"]}'
 [plugins.'io.containerd.cri.v1.runtime']
