@@ -275,6 +275,7 @@ async def profile_for(kube: Any, device: str, product: str) -> tuple[Any, dict[s
     """
     import yaml
     from gpupod import image
+    from kernelsearch.api.profile import PodResources
     from kernelsearch.api.resources import AcceleratorProfile
     from kernelsearch.evaluate.kube import Kind
 
@@ -293,7 +294,7 @@ async def profile_for(kube: Any, device: str, product: str) -> tuple[Any, dict[s
     if not fitting:
         sys.exit(f"no packaged profile of vendor {vendor} selects a node with the labels {labels}")
     spec = fitting[0]
-    asked = spec.scheduling.resources
+    asked = spec.scheduling.resources or PodResources()
     cut = {
         key: str(allocatable.get(key, "0"))
         for key, value in asked.requests.items()
