@@ -161,9 +161,9 @@ def _supervise(instance: Instance, ready: int, alive: int) -> None:
         return  # the keeper died before that could work
     host = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     _system_call("unshare", _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC)
-    _mount(instance)
+    make_mounts(instance)
     network.connect(instance, host)
-    _make_cgroups(instance)
+    make_cgroups(instance)
     os.write(ready, b"1")
     os.close(ready)
     supervisor.run(instance, host)
@@ -181,7 +181,9 @@ _KERNEL_SETTINGS = {
 }
 
 
-def _mount(instance: Instance) -> None:
+def make_mounts(instance: Instance) -> None:
+    """Inside a mount namespace of one's own: what the components write in fixed places lies in the state folder."""
+
     def mount(*words: str | Path) -> None:
         subprocess.run(["mount", *map(str, words)], check=True)
 
@@ -208,9 +210,20 @@ def cgroups(instance: Instance) -> list[Path]:
     return [Path(mount[1]) / instance.cgroup for mount in mounts if mount[2] in ("cgroup", "cgroup2")]
 
 
-def _make_cgroups(instance: Instance) -> None:
+def make_cgroups(instance: Instance) -> None:
     for group in cgroups(instance):
         group.mkdir(exist_ok=True)
+        _hand_down_controllers(group.parent)
+
+
+def _hand_down_controllers(parent: Path) -> None:
+    """With version 2 a group has only what its parent hands down; with version 1 there is nothing to do."""
+    handed_down = parent / "cgroup.subtree_control"
+    if not handed_down.exists():
+        return
+    for controller in (parent / "cgroup.controllers").read_text().split():
+        with contextlib.suppress(OSError):  # one that cannot be is missed by the kubelet, which names it
+            handed_down.write_text(f"+{controller}")
 
 
 def remove_cgroups(instance: Instance) -> None:
