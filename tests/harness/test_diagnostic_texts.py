@@ -333,6 +333,11 @@ TEXTS: dict[Verdict, tuple[Callable[[], str], str]] = {
         "blame.\n"
         "others took CPU time away: two copies of the reference differed by up to 80 %",
     ),
+    Verdict.COMPILED: (
+        lambda: diagnose.of_verdict(Verdict.COMPILED, detail="compiled, not run: this machine has no AMD device"),
+        "COMPILED: It compiles; whether it is right, and how fast, is not known.\n"
+        "compiled, not run: this machine has no AMD device",
+    ),
     Verdict.HARNESS_ERROR: (
         lambda: diagnose.of_verdict(Verdict.HARNESS_ERROR),
         "HARNESS_ERROR: The harness failed; it will be tried again. The kernel is not to blame.",
