@@ -38,7 +38,12 @@ from kernelharness.protocol import (
 HERE = Path(__file__).resolve().parent / "large"
 SOURCES = {("rmsnorm", "cuda"): "rmsnorm.cu", ("rmsnorm", "triton"): "rmsnorm_triton.py"}
 SOURCES |= {("softmax", "cuda"): "softmax.cu", ("softmax", "triton"): "softmax_triton.py"}
-THREADS = {"rmsnorm": (256, 128, 64, 192, 320, 384, 96, 448), "softmax": (1024, 512, 256, 768, 896, 640, 384, 128)}
+THREADS = {
+    ("rmsnorm", "cuda"): (256, 128, 64, 192, 320, 384, 96, 448),
+    ("rmsnorm", "triton"): (256, 128, 64, 512, 1024, 2048, 32, 4096),
+    ("softmax", "cuda"): (1024, 512, 256, 768, 896, 640, 384, 128),
+    ("softmax", "triton"): (1024, 512, 256, 2048, 4096, 128, 64, 8192),
+}
 """What the eight candidates of a problem differ in."""
 
 
@@ -46,8 +51,9 @@ def batch(problem: str, language: str, count: int) -> Batch:
     name = SOURCES[problem, language]
     source = (HERE / name).read_text()
     candidates = []
-    for threads in THREADS[problem][:count]:
-        text = source.replace(f"THREADS = {THREADS[problem][0]}", f"THREADS = {threads}")
+    variants = THREADS[problem, language]
+    for threads in variants[:count]:
+        text = source.replace(f"THREADS = {variants[0]}", f"THREADS = {threads}")
         candidates.append(Candidate(id=f"threads-{threads}", files=[File(path=name, content=text)]))
     return Batch(
         id=f"{problem}-{language}-{count}",

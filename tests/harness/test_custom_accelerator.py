@@ -167,7 +167,7 @@ def test_host_code_cannot_touch_the_devices_memory(judged: Judged) -> None:
 def test_what_the_device_says_of_a_bad_access_is_told_in_its_own_words(judged: Judged) -> None:
     verdict, told = of(judged, "hands host memory to the device")
     assert verdict is Verdict.MEMORY_FAULT
-    assert "\nthe device has no memory at 0x" in told
+    assert "\n| the device has no memory at 0x" in told
 
 
 def test_work_left_in_a_queue_of_its_own_is_seen_by_the_judge(judged: Judged) -> None:
