@@ -33,7 +33,7 @@ PROBLEMS = {"gpu": ("rmsnorm", "cuda"), "cpu": ("scaled_rows", "cpp")}
 CANDIDATES = {
     "gpu": (
         *("rmsnorm_rows", "joined_side_stream", "tail_skipped", "out_of_bounds"),
-        *("writes_weights", "46_armed_but_the_last", "34_side_stream", "syntax"),
+        *("writes_weights", "47_self_relaunching_graph", "bad_launch", "syntax"),
     ),
     "cpu": (
         *("plain", "joined_thread", "08_tail_skipped", "33_removes_files"),

@@ -32,6 +32,7 @@ from kernelharness.protocol import Candidate, CaseFact, Toolchain
 from kernelharness.zygote import Zygote
 
 COMPILER_MEMORY_BYTES = 4 << 30
+_LIBRARIES = "LD_LIBRARY_PATH"
 _OUTPUT_HEAD = 256 * 1024
 _LARGEST_BINARY = 64 << 20
 _GLANCE_SECONDS = 0.1
@@ -177,6 +178,8 @@ class _Sandbox:
     ) -> None:
         """Start it. Whoever does so waits for it, or calls `end`."""
         environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C", "TMPDIR": str(folder)}
+        if libraries := os.environ.get(_LIBRARIES):
+            environment[_LIBRARIES] = libraries  # a driver may lie where the image says, and nowhere else
         self.output, writable = os.pipe2(os.O_CLOEXEC)
         """What it prints."""
         null = os.open(os.devnull, os.O_RDONLY)
