@@ -104,12 +104,12 @@ def main() -> int:
             hello, some = run(options.device, name, options.each, Purpose(options.purpose))
             rows += some
             print(_line(name, some), flush=True)
+            if options.json:
+                about = {"device": hello.device, "driver": hello.driver, "versions": hello.versions}
+                when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+                report = {"date": when, **about, "purpose": options.purpose, "summary": _summary(rows), "runs": rows}
+                options.json.write_text(json.dumps(report, indent=1))
     print(_line("all", rows))
-    if options.json:
-        about = {"device": hello.device, "driver": hello.driver, "versions": hello.versions}
-        when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        report = {"date": when, **about, "purpose": options.purpose, "summary": _summary(rows), "runs": rows}
-        options.json.write_text(json.dumps(report, indent=1))
     return 0
 
 

@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Triton(PyTorch):
 
             platform_key()
             get_ptxas_version(90)
+            _hash_package()
             with contextlib.suppress(AssertionError):  # no driver: nothing will be launched
                 os.environ["TRITON_LIBCUDA_PATH"] = _driver_folder()
             assert triton is not None
@@ -90,6 +92,14 @@ class Triton(PyTorch):
         texts = [path.with_suffix(".amdgcn").read_text() for path in kernels if path.suffix == ".hsaco"]
         found = {name: [int(n) for text in texts for n in count.findall(text)] for name, count in _COUNTS.items()}
         return {name: float(max(values)) for name, values in found.items() if values}
+
+
+def _hash_package() -> None:
+    """What every cache key begins with: half a second of reading, which runners that are forked later inherit."""
+    for name in ("triton.runtime.cache", "triton.compiler.compiler"):  # by version
+        if (key := getattr(import_module(name), "triton_key", None)) is not None:
+            key()
+            return
 
 
 def _driver_folder() -> str:
