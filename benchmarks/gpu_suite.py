@@ -23,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "harness" / "adversarial"))
 
 import suite
+from kernelharness.languages.base import get_language
 from kernelharness.protocol import Baseline, Batch, Hello, Message, ProblemFact, Result, parse_line
 
 Row = dict[str, Any]
@@ -63,6 +64,10 @@ def judge_all(only: list[str], logs: Path) -> dict[str, Any]:
     for (problem, language), group in suite.groups(chosen).items():
         name = f"{problem}-{language}"
         batch = suite.batch("gpu", problem, language, [entry.candidate() for entry in group])
+        if lacks := get_language(language).missing(batch.toolchain):
+            facts[f"{name} not judged"] = lacks
+            print(f"{name}: not judged: {lacks}", flush=True)
+            continue
         messages, wall = judge(batch, logs, name)
         facts |= _facts(messages, name, wall)
         refused = next((m.verdict.value for m in messages if isinstance(m, ProblemFact) and m.verdict != "OK"), None)
