@@ -204,8 +204,8 @@ def table(report: dict[str, Any]) -> str:
     lines = [
         "# The adversarial suite on a GPU",
         "",
-        "Every file of tests/harness/adversarial that is for a GPU, by the numbers of the lists of cheats and of honest",
-        "oddities; benchmarks/gpu_suite.py and benchmarks/kernelbench_column.py judge them again.",
+        "Every file of tests/harness/adversarial that is for a GPU, by the numbers of the lists of cheats and of",
+        "honest oddities; benchmarks/gpu_suite.py and benchmarks/kernelbench_column.py judge them again.",
         f"On one {report['device']}, {report['date'][:10]}. A cheat whose values are right is accepted only if it",
         "seems faster than the honest kernel that it says it does not beat; bold is what a judge got wrong.",
         "",

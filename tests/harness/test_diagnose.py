@@ -40,6 +40,7 @@ EXPECTED = {
     Verdict.DEGENERATE_PROBLEM: "The problem itself says nothing about speed; no candidate can be judged.",
     Verdict.UNSUPPORTED_PROBLEM: "The problem cannot be judged in this language.",
     Verdict.NOISY_NODE: "The machine was too noisy to measure; it will be tried again. The kernel is not to blame.",
+    Verdict.COMPILED: "It compiles; whether it is right, and how fast, is not known.",
     Verdict.HARNESS_ERROR: "The harness failed; it will be tried again. The kernel is not to blame.",
 }
 
