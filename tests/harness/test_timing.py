@@ -34,6 +34,14 @@ def test_one_wild_block_moves_neither_estimate_nor_interval_far() -> None:
     assert estimate(wild).low == pytest.approx(estimate(calm).low, abs=0.01)
 
 
+def test_what_no_block_shows_widens_the_interval() -> None:
+    narrow = estimate([0.1 + 0.0001 * i for i in range(12)])
+    wide = narrow.widened(0.01)
+    assert wide.mean == narrow.mean
+    assert wide.half_width == pytest.approx(0.0217, abs=0.0002)
+    assert narrow.widened(0.0).half_width == pytest.approx(narrow.half_width)
+
+
 def test_interval_rank_is_the_exact_signed_rank_quantile() -> None:
     # By enumeration of all sign patterns: the statistic is the sum of the ranks with a positive sign.
     for count in (8, 10, 12, 13):
