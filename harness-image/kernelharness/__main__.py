@@ -81,7 +81,8 @@ def _judge(batch: Batch, language: Language, log: Log, options: argparse.Namespa
 
     import kernelharness.torch_arms  # noqa: F401
     from kernelharness.compiling import CompilingJudge
-    from kernelharness.judge import Judge, Zygotes
+    from kernelharness.judge import Judge
+    from kernelharness.setting import Setting, Zygotes
 
     heavy = zygote.Zygote(_enter)
     layers |= isolation.protect_judge()
@@ -94,7 +95,8 @@ def _judge(batch: Batch, language: Language, log: Log, options: argparse.Namespa
     code = _code_folder(options.cache or scratch, f"{device.name}\0{torch.__version__}\0{sys.version}")
     compiles = options.torch_compile != "never"
     kind = CompilingJudge if missing else Judge
-    return kind(batch, language, device, Zygotes(light, heavy), log, layers, compiles, scratch, code).run()
+    setting = Setting(batch, language, device, Zygotes(light, heavy), log, compiles, scratch, code)
+    return kind(setting, layers).run()
 
 
 def _code_folder(parent: Path, machine: str) -> Path:

@@ -48,9 +48,9 @@ class CompilingJudge(Judge):
 
     def _prepare(self) -> None:
         secret = Secret(os.getrandom(32))
-        headers = self._describe(secret)
-        self._start_reference(secret)
-        self._tell_problem(headers, self.missing)
+        headers = self.setting.describe(secret)
+        self.setting.start_reference(secret)
+        self.setting.tell_problem(headers, self.missing)
 
     def _try(self, candidate: Candidate, compiled: Compiled, walls: dict[str, float]) -> Result:
         folder = WarmFolder() if self.language.needs_warmup else None
