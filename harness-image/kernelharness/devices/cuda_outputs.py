@@ -139,9 +139,7 @@ class RemoteOutputs:
         self._arm()
 
     def touch(self) -> None:
-        """Read the chosen elements where they were last: of no arm does T meet memory that it has not just seen, which
-        would be most of what reading them takes.
-        """
+        """Read the chosen elements where they were last, off the clock: reading them again costs every arm alike."""
         if self._armed:
             addresses, widths, values = self._staging.device[:3]
             self._kernels.gather(addresses, widths, values, self._armed)
