@@ -192,7 +192,7 @@ def sentences(found: dict[str, Any]) -> list[str]:
         counts = [len(found[f"{kind} by KernelBench"]) for kind in ("cheats accepted", "honest rejected")]
         ended = len(found["cheats that ended KernelBench's process"])
         told.append(
-            f"KernelBench: {counts[0]} of {found['cheats']} cheats accepted (and {ended} ended its process), "
+            f"KernelBench: {counts[0]} of {found['cheats']} cheats accepted (and {ended} gave no result), "
             f"{counts[1]} of {found['honest']} honest rejected"
         )
     return told

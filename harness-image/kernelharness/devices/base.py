@@ -113,8 +113,8 @@ class Device(ABC):
     screening = SCREENING
     """How candidates of a search are timed."""
     process_spread = 0.0
-    """Standard deviation of the log ratio of two processes that do the same: where their memory lies is luck, and lasts
-    as long as they do.
+    """Standard deviation of the log ratio of two processes that do the same, perhaps by where their memory lies: it
+    lasts as long as they do.
     """
 
     round_bytes = 128 << 20

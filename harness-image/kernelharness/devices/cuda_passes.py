@@ -1,7 +1,7 @@
 """Whole passes over tensors of a CUDA device in one launch each: fresh inputs, comparisons, sums.
 
-The same as torch operations in chunks, at the price of reading memory once: at 7.5 GB a tensor the difference between
-5 and 50 ms. Neighbours: judge_kernels.cu (the code), ../slots.py and ../compare.py (what is meant), cuda.py.
+The same as torch operations in chunks, at the price of reading memory once, which counts at 7.5 GB a tensor.
+Neighbours: judge_kernels.cu (the code), ../slots.py and ../compare.py (what is meant), cuda.py.
 """
 
 from __future__ import annotations

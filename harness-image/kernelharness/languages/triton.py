@@ -95,7 +95,7 @@ class Triton(PyTorch):
 
 
 def _hash_package() -> None:
-    """What every cache key begins with: half a second of reading, which runners that are forked later inherit."""
+    """What every cache key begins with: the whole package is read for it, once for all later runners."""
     for name in ("triton.runtime.cache", "triton.compiler.compiler"):  # by version
         if (key := getattr(import_module(name), "triton_key", None)) is not None:
             key()
