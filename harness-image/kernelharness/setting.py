@@ -105,7 +105,7 @@ class Setting:
         with _refusing_memory():
             fill_gallery(self.bench, self.cases, sets)
         for case in self.cases:
-            if reason := degenerate_reason_of(case, self.batch.problem.tolerance):
+            if reason := degenerate_reason_of(self.bench, case, self.batch.problem.tolerance):
                 raise ProblemRefused(Verdict.DEGENERATE_PROBLEM, f"case {case.fact.case!r}: {reason}")
         self.tell_problem(headers)
         with _refusing_memory():

@@ -128,6 +128,23 @@ class Model(nn.Module):
 def get_inputs():
     return [torch.rand(32, 16)]
 """
+AGREES_AT_FIRST = """
+import itertools
+
+import torch
+import torch.nn as nn
+
+DRAWN = itertools.count()
+
+
+class Model(nn.Module):
+    def forward(self, x):
+        return x.sum()
+
+
+def get_inputs():
+    return [torch.ones(1000) if next(DRAWN) < 9 else torch.rand(1000)]
+"""
 UNSUPPORTED = CONSTANT.replace("torch.softmax(x, dim=1).sum(dim=1)", "x.to_sparse()")
 BROKEN = CONSTANT.replace("torch.softmax(x, dim=1).sum(dim=1)", "x @ x")
 
@@ -237,6 +254,11 @@ def test_half_precision_and_a_scalar_output(run_judge: RunJudge) -> None:
     cases = [Case(name="half", dtype="bfloat16")]
     judged = run_judge([native("right", SUM_BF16_KERNEL)], reference=SUM_BF16, cases=cases)
     assert judged.results["right"].verdict is Verdict.OK, judged.results["right"].diagnostics
+
+
+def test_numbers_that_agree_on_the_first_sets_by_chance_refuse_no_problem(run_judge: RunJudge) -> None:
+    judged = run_judge([], purpose=Purpose.PROBE, reference=AGREES_AT_FIRST, cases=[])
+    assert judged.problem.verdict is Verdict.OK, judged.problem.reason
 
 
 @pytest.mark.parametrize(
