@@ -350,7 +350,7 @@ class Judge:
         """The most that results of one run take: a native candidate meets no other new pages unless it wants them."""
         calls = len(case.gallery)
         if not case.fact.hidden:
-            calls = max(calls, self.setting.bench.plan(case, case.baseline_ns["eager"], self.setting.rule)[0])
+            calls = max(calls, self.setting.bench.plan(case, case.baseline_ns["eager"], self.setting.rule, 1)[0])
         return calls * case.outputs.stride
 
 

@@ -122,7 +122,7 @@ class Trial:
         return _case_result(case, samples, lead, self.bench.device.process_spread)
 
     def _samples(self, case: CaseBench, arms: dict[str, Runner], lead: str, slowest_ns: float, rule: Rule) -> Samples:
-        calls, rounds = self.bench.plan(case, slowest_ns, rule)
+        calls, rounds = self.bench.plan(case, slowest_ns, rule, len(arms))
         for runner in arms.values():
             self.bench.show_arena(runner, case, calls)
         self.bench.warm_up(case, arms, calls, self.flags)

@@ -181,6 +181,9 @@ class Device(ABC):
         runner.stop()
         return time.perf_counter_ns() - begin
 
+    def settle(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
+        """The runner stands still after some rounds of its own: see to it that its next ones are like them."""
+
     def admit(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
         """A candidate's runner begins: what happens to the device from now on may be its work."""
 
