@@ -233,7 +233,8 @@ class Judge:
     def _profiled(self, candidate: Candidate, trial: Trial, result: Result, walls: dict[str, float]) -> Result:
         """The same result, with what the candidate's process says of its first timed case, and with policy flags."""
         case, seen = self.setting.timed_cases[0], None
-        if case.gallery or len(result.cases) == 1:  # else other cases' inputs lie where it would read its own
+        alone = bool(case.gallery) or len(result.cases) == 1
+        if self.device.profiles and alone:  # else other cases' inputs lie where it would read its own
             with measured(walls, "profile"):
                 seen = trial.profile(case, result.cases[0])
         flags = [*result.flags, *flags_of(self.language, candidate.files[0].content, seen)]

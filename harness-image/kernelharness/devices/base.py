@@ -108,6 +108,8 @@ class Device(ABC):
     """T reads a reference's results where they are, as a candidate's; else they are copied to the desk."""
     streams_sets = False
     """Correctness sets that do not fit all at once are made one after the other; else there are fewer of them."""
+    profiles = True
+    """A Python candidate's own process can say where its time goes."""
     passes: Passes | None = None
     """Faster ways over whole tensors than torch's."""
     screening = SCREENING
