@@ -37,6 +37,7 @@ WHOLE = (0, 0)
 _BASE_SETS = 3
 _WARM_ROUNDS = 5
 _FIRST_RUN_NS = 2_000_000
+_LONG_RUN_NS = 5_000_000
 _LEAST_NS = 200.0
 """No call is taken to be shorter."""
 _DISTURBED_SHARE = 0.25
@@ -283,7 +284,7 @@ class Bench:
         return times
 
     def call_ns(self, case: CaseBench, runner: Runner, flags: int = 0) -> float:
-        """A first idea of the time of one call, on warm slots: the best of three runs after one.
+        """A first idea of the time of one call, on warm slots.
 
         Of a short call, a run of one is mostly the run's beginning; then of as many as make it a longer run.
         """
@@ -292,10 +293,12 @@ class Bench:
         return alone if calls == 1 else self._fastest_ns(case, runner, flags, calls)
 
     def _fastest_ns(self, case: CaseBench, runner: Runner, flags: int, calls: int) -> float:
+        """The best of three runs after one; after a long one, one is enough."""
         self.fill_arena(case, calls)
         self.show_arena(runner, case, calls)
-        times = [self.run(runner, flags) for _ in range(4)]
-        return max(_LEAST_NS, (min(times[1:]) - case.fixed_cost_ns) / calls)
+        more = 1 if self.run(runner, flags) > _LONG_RUN_NS else 3
+        fastest = min(self.run(runner, flags) for _ in range(more))
+        return max(_LEAST_NS, (fastest - case.fixed_cost_ns) / calls)
 
     def warm_up(self, case: CaseBench, arms: dict[str, Runner], calls: int, flags: int = RunFlag.NONE) -> None:
         """Rounds until no arm touches new memory any more: at least one, at most `_WARM_ROUNDS`."""
@@ -348,10 +351,10 @@ def blocks(
         for _ in range(rounds):
             order = names[turn % len(names) :] + names[: turn % len(names)]
             turn += 1
-            waited -= sum(runner.waited_ns() for runner in trusted)
+            waited -= sum(map(bench.device.waited_ns, trusted))
             for name, ns in bench.round(case, arms, order, calls, flags).items():
                 total[name] += ns
-            waited += sum(runner.waited_ns() for runner in trusted)
+            waited += sum(map(bench.device.waited_ns, trusted))
             check()
         bench.settle(arms)
         spent = sum(total[name] for name in names if name != CANDIDATE)
@@ -362,10 +365,11 @@ def blocks(
 class Samples:
     """Times by arm from blocks; those of disturbed blocks only count when there are not enough others."""
 
-    def __init__(self, arms: Sequence[str], calls: int) -> None:
-        """`calls`: how many calls of an arm a block is the time of."""
+    def __init__(self, arms: Sequence[str], calls: int, rounds: int = 1) -> None:
+        """A block is the time of `rounds` runs of each arm, and a run that of so many calls."""
         self._names = list(arms)
         self._calls = calls
+        self._rounds = rounds
         self._clean: list[dict[str, float]] = []
         self._all: list[dict[str, float]] = []
 
@@ -397,4 +401,8 @@ class Samples:
 
     def call_ns(self, arm: str) -> float:
         """Median time of one call."""
-        return median(block[arm] for block in self._used) / self._calls
+        return self.run_ns(arm) / self._calls
+
+    def run_ns(self, arm: str) -> float:
+        """Median time of one run."""
+        return median(block[arm] for block in self._used) / self._rounds

@@ -57,7 +57,7 @@ class CompilingJudge(Judge):
         try:
             if folder is not None:
                 with measured(walls, "warmup"):
-                    self._warm(candidate, compiled, folder)
+                    self._warm(self._isolated_for_warmup(candidate, compiled, folder), candidate, folder)
             return self._compiled(candidate, compiled, folder)
         except Rejection as rejection:
             if rejection.verdict not in _CANDIDATES_OWN and not rejection.text.startswith(_PLAIN_MISTAKES):

@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -168,14 +168,19 @@ class Judge:
         return result
 
     def _try(self, candidate: Candidate, compiled: Compiled, walls: dict[str, float]) -> Result:
-        folder: WarmFolder | None = None
+        folder = WarmFolder() if self.language.needs_warmup else None
+        runner: Runner | None = None
         trial: Trial | None = None
         try:
-            if self.language.needs_warmup:
-                folder = WarmFolder()
+            if folder is None:
+                runner = self._candidate_runner(candidate, compiled)
+            else:
                 with measured(walls, "warmup"):
-                    self._warm(candidate, compiled, folder)
-            trial = self._trial(self._candidate_runner(candidate, compiled, folder=folder))
+                    first = self._isolated_for_warmup(candidate, compiled, folder)
+                    # It gets ready while the first one compiles, and sees no line of the candidate before it is loaded.
+                    runner = self._candidate_runner(candidate, compiled, folder=folder)
+                    self._warm(first, candidate, folder, {runner.pid})
+            trial = self._trial(runner)
             result = self._timed(candidate, trial, walls)
             if folder is not None:
                 folder.expect_frozen()
@@ -185,6 +190,8 @@ class Judge:
             self._explain(candidate, rejection, walls)
             result = rejected(candidate, rejection, trial.stage if trial is not None else Stage.COMPILE)
         finally:
+            if runner is not None:
+                runner.kill()
             if folder is not None:
                 folder.remove()
         if result.verdict is Verdict.OK and self.batch.purpose is Purpose.CONFIRM and compiled.fd >= 0:
@@ -233,27 +240,35 @@ class Judge:
     def _profiled(self, candidate: Candidate, trial: Trial, result: Result, walls: dict[str, float]) -> Result:
         """The same result, with what the candidate's process says of its first timed case, and with policy flags."""
         case, seen = self.setting.timed_cases[0], None
-        alone = bool(case.gallery) or len(result.cases) == 1
-        if self.device.profiles and alone:  # else other cases' inputs lie where it would read its own
+        if case.gallery or len(result.cases) == 1:  # else other cases' inputs lie where it would read its own
             with measured(walls, "profile"):
                 seen = trial.profile(case, result.cases[0])
         flags = [*result.flags, *flags_of(self.language, candidate.files[0].content, seen)]
         return result.model_copy(update={"profile": seen.profile if seen else None, "flags": flags})
 
-    def _warm(self, candidate: Candidate, compiled: Compiled, folder: WarmFolder) -> None:
-        """Let a runner with more rights, and no secrets, compile what calls need. Raise Rejection."""
-        runner = self._candidate_runner(candidate, compiled, folder=folder, warmup=True)
+    def _isolated_for_warmup(self, candidate: Candidate, compiled: Compiled, folder: WarmFolder) -> Trial:
+        """A runner with more rights, and no secrets, that compiles what calls need. Raise Rejection."""
+        trial = self._trial(self._candidate_runner(candidate, compiled, folder=folder, warmup=True))
         try:
-            warm(self._trial(runner), self.setting.cases, self.language, candidate.files[0].content)
+            trial.isolate()
+        except Rejection:
+            self._bury(trial.runner)
+            raise
+        return trial
+
+    def _warm(self, trial: Trial, candidate: Candidate, folder: WarmFolder, others: Set[int] = frozenset()) -> None:
+        """Let it compile, and end it. `others`: processes that may outlive it. Raise Rejection."""
+        try:
+            warm(trial, self.setting.cases, self.language, candidate.files[0].content)
         finally:
-            self._bury(runner)
+            self._bury(trial.runner, others)
         folder.freeze()
 
-    def _bury(self, runner: Runner) -> None:
-        """End a candidate's runner. Raise Rejection when something outlives it."""
+    def _bury(self, runner: Runner, others: Set[int] = frozenset()) -> None:
+        """End a candidate's runner. Raise Rejection when something outlives it, `others` apart."""
         runner.kill()
         self.device.forget(runner)
-        if survivors := processes.kill_survivors(self.setting.children()):
+        if survivors := processes.kill_survivors(self.setting.children() | others):
             raise Rejection(Verdict.TAMPERING, f"{len(survivors)} processes outlived the candidate")
 
     def _stages(self, trial: Trial, walls: dict[str, float]) -> list[CaseResult]:

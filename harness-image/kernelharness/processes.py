@@ -206,11 +206,14 @@ class Runner:
             else:
                 self._drain(key.data)
 
-    def waited_ns(self) -> int:
-        """How long its threads were ready to run but had no CPU, so far. 0 where the kernel does not say."""
+    def waited_ns(self, *, first_thread: bool = False) -> int:
+        """How long its threads, or its first one, were ready to run but had no CPU, so far. 0 where the kernel does not
+        say.
+        """
         total = 0
+        tasks = Path(f"/proc/{self.pid}/task")
         with contextlib.suppress(OSError):
-            for task in Path(f"/proc/{self.pid}/task").iterdir():
+            for task in [tasks / str(self.pid)] if first_thread else tasks.iterdir():
                 total += int((task / "schedstat").read_text().split()[1])
         return total
 

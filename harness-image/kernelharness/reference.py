@@ -190,7 +190,7 @@ def time_baselines(bench: Bench, case: CaseBench, arms: dict[str, Runner], rule:
     for runner in arms.values():
         bench.show_arena(runner, case, calls)
     bench.warm_up(case, arms, calls)
-    samples = Samples(list(arms), calls * rounds)
+    samples = Samples(list(arms), calls, rounds)
     begin = time.perf_counter_ns()
     for block in blocks(bench, case, arms, calls, rounds, _nothing):
         samples.add(block)

@@ -124,7 +124,7 @@ class Trial:
         if AGAIN in arms:
             # Two equal arms in the very blocks that the candidate ran in say best what these blocks can tell apart.
             case.noise = noise_of(samples.ratios("eager", AGAIN))
-        return _case_result(case, samples, lead, self.bench.device.process_spread)
+        return _case_result(case, samples, lead, self.bench.device.spread(samples.run_ns(CANDIDATE)))
 
     def profile(self, case: CaseBench, result: CaseResult) -> Seen | None:
         """What the candidate's own process says of its kernels in a case that it was timed in; it is over then.
@@ -162,7 +162,7 @@ class Trial:
         def check() -> None:
             self._compare_round(case, calls, exactly=self.bench.secret.draw() % _EXACT_EVERY == 0)
 
-        samples = Samples(list(arms), calls * rounds)
+        samples = Samples(list(arms), calls, rounds)
         begin = time.perf_counter_ns()
         for block in blocks(self.bench, case, arms, calls, rounds, check, self.flags):
             samples.add(block)

@@ -62,12 +62,11 @@ class WarmFolder:
 
 
 def warm(trial: Trial, cases: Sequence[CaseBench], language: Language, source: str) -> None:
-    """Call the candidate once in every case, on inputs of no further use. Raise Rejection when it fails.
+    """Call an isolated candidate once in every case, on inputs of no further use. Raise Rejection when it fails.
 
     A call that failed because a kernel does not compile is COMPILE_ERROR, told like a compiler's.
     """
     try:
-        trial.isolate()
         for case in cases:
             trial.load(case)
             trial.call_once(case)

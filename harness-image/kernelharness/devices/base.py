@@ -6,6 +6,7 @@ The judge and the statistics know this interface only; a new kind of device is o
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -108,8 +109,6 @@ class Device(ABC):
     """T reads a reference's results where they are, as a candidate's; else they are copied to the desk."""
     streams_sets = False
     """Correctness sets that do not fit all at once are made one after the other; else there are fewer of them."""
-    profiles = True
-    """A Python candidate's own process can say where its time goes."""
     passes: Passes | None = None
     """Faster ways over whole tensors than torch's."""
     screening = SCREENING
@@ -118,6 +117,8 @@ class Device(ABC):
     """Standard deviation of the log ratio of two processes that do the same, perhaps by where their memory lies: it
     lasts as long as they do.
     """
+    run_spread_ns = 0.0
+    """The same of what a run takes beside its calls."""
 
     round_bytes = 128 << 20
     """Slots and results of one arm in one round, unless a single call has more."""
@@ -185,6 +186,14 @@ class Device(ABC):
 
     def settle(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
         """The runner stands still after some rounds of its own: see to it that its next ones are like them."""
+
+    def waited_ns(self, runner: Runner) -> int:
+        """How long the runner's calls have waited for a CPU so far, as far as the kernel says."""
+        return runner.waited_ns()
+
+    def spread(self, run_ns: float) -> float:
+        """Standard deviation of the log ratio of two processes that do the same in runs that take so long."""
+        return math.hypot(self.process_spread, self.run_spread_ns / run_ns)
 
     def admit(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
         """A candidate's runner begins: what happens to the device from now on may be its work."""

@@ -3,8 +3,8 @@
 Runners can write what they map and can leave work behind, so T keeps every input in memory of its own and shows copies:
 decoys first, then, while the runner stands still, the real ones with a canary directly behind the copy. A canary is a
 kernel that occupies the whole device and flushes the L2; late, it has met somebody's work. After the runner said that
-it is done T samples outputs in its own context before it looks at the clock, and all is compared once more when the
-runner stands still. References are shown the same inputs behind the same canary, without decoys: nothing to fool.
+it is done T glimpses outputs before it looks at the clock; when the runner stands still it compares that and the rest.
+References are shown the same inputs behind the same canary, without decoys: nothing to fool.
 Neighbours: base.py (the interface), cuda_outputs.py (results), cuda_passes.py (values), ../cuda_memory.py (runners).
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,10 +72,9 @@ class CudaDevice(Device):
     inputs_are_read_only = False
     reads_references = True
     streams_sets = True
-    profiles = False
-    """Until CUPTI was seen to start under a runner's filter, and how long it takes: no candidate pays for it."""
     screening = SCREENING_DEVICE
-    process_spread = 0.006
+    process_spread = 0.003
+    run_spread_ns = 12_000.0
     """Of 138 runs of eager against itself on an H100; docs/decisions/0013."""
 
     def __init__(self) -> None:
@@ -116,8 +115,8 @@ class CudaDevice(Device):
         self._runs: dict[bool, list[bool]] = {}
         """By trust: which runs since the candidate was admitted had something late in them."""
         self.idle = Idle()
-        self._samplings: deque[float] = deque(maxlen=_CALIBRATIONS)
-        """Nanoseconds that sampling took after empty runs."""
+        self._returns: deque[float] = deque(maxlen=_CALIBRATIONS)
+        """Nanoseconds until T had its canary back from the device after empty runs."""
         self._calibrate()
 
     def _region(self, nbytes: int) -> Region:
@@ -184,6 +183,9 @@ class CudaDevice(Device):
     def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> list[Tensor]:
         return self._of(runner).read(count, tuple(facts))
 
+    def waited_ns(self, runner: Runner) -> int:
+        return runner.waited_ns(first_thread=True)  # it launches; the others only wake up when it is continued
+
     def admit(self, runner: Runner) -> None:
         self._suspect = runner
         self._runs = {True: [], False: []}
@@ -218,21 +220,18 @@ class CudaDevice(Device):
         outputs.choose(self._random, order.a or window.calls)
         if not runner.trusted:
             self._hide(window)
-        outputs.touch()
         self._reveal(window, *ranges)
         begin = time.perf_counter_ns()
         runner.tell(order)  # so that it wakes up once
         runner.resume()
         runner.wait(deadline, spin=self._spins)
-        early = outputs.sample(same=empty)
         end = time.perf_counter_ns()
+        early = outputs.look(same=empty)  # not on the clock: it takes an arm no longer, and not always as long
         runner.stop()
-        self._judge_sampling(outputs.sample_ns, empty)
-        self._expect_idle("after a call had returned")
+        self._expect_return(empty)
         if not runner.trusted:
             self._expect_unchanged(window)
-            late = outputs.sample_again()
-            if early is not None and late is not None and not np.array_equal(early, late):
+            if early is not None and early != outputs.look_again():
                 raise OutputFault(Verdict.LATE_OUTPUT, "outputs were still being written when the call had returned")
         self._weigh(runner)
         return end - begin
@@ -247,16 +246,14 @@ class CudaDevice(Device):
 
     def _reveal(self, window: Window, starts: Sequence[int], sizes: Sequence[int]) -> None:
         """The real inputs, and poison at `starts`, where results were last; with a canary directly behind."""
-        if starts:
-            self._staging.upload(3, np.array(starts, dtype=np.uint64))
-            self._staging.upload(4, np.array(sizes, dtype=np.uint64))
+        ranges = self._staging.upload(starts, sizes) if starts else (0, 0)
         moved = sum(sizes) + (0 if window == self._current else window.nbytes)
         self._cudart.synchronize()
         self._cudart.reset_persisting_cache()
         before, copied, after, _ = self._events
         self._cudart.record(before)
         if starts:
-            self._kernels.fill_ranges(self._staging.device[3], self._staging.device[4], len(starts), POISON_BYTE)
+            self._kernels.fill_ranges(ranges[0], ranges[1], len(starts), POISON_BYTE)
         if window != self._current:
             self._copy_out(window.memory, window.offset, window.nbytes)
         self._cudart.record(copied)
@@ -269,14 +266,19 @@ class CudaDevice(Device):
         after_copy = self._cudart.elapsed_ns(copied, after)
         self._judge_time("when its inputs were there, before it was told to begin", after_copy, self._canary_limit)
 
-    def _judge_sampling(self, took_ns: int, empty: bool) -> None:
-        """T's samples wait for whatever the runner has left on the device; empty runs tell what they take without."""
+    def _expect_return(self, empty: bool) -> None:
+        """Whatever the runner has left on the device keeps T's canary back; empty runs tell how long it takes without.
+
+        By T's own clock: on the device, time begins when the device has switched to T.
+        """
+        begin = time.perf_counter_ns()
+        self._expect_idle("after a call had returned")
+        took_ns = float(time.perf_counter_ns() - begin)
         if empty:
-            self._samplings.append(float(took_ns))
-        elif self._samplings:
-            limit = _LATE_FACTOR * _median(list(self._samplings)) + _LATE_NS
-            self._judge_time("when the call was said to be done", float(took_ns), limit)
-            self._busy = self._busy or took_ns > limit  # this was on the clock
+            self._returns.append(took_ns)
+        elif self._returns:
+            limit = _LATE_FACTOR * _median(self._returns) + _LATE_NS
+            self._judge_time("when the call was said to be done", took_ns, limit)
 
     def _expect_idle(self, when: str) -> None:
         self._judge_time(when, self._canary_ns(), self._canary_limit)
@@ -332,9 +334,8 @@ class CudaDevice(Device):
 
     def _calibrate(self) -> None:
         """What canaries and copies take when nobody else is there, with the clocks up and every kernel loaded."""
-        self._staging.upload(3, np.array([self._found], dtype=np.uint64))
-        self._staging.upload(4, np.array([8], dtype=np.uint64))
-        self._kernels.fill_ranges(self._staging.device[3], self._staging.device[4], 1, 0)
+        starts, sizes = self._staging.upload([self._found], [8])
+        self._kernels.fill_ranges(starts, sizes, 1, 0)
         self._kernels.scramble(self._sweep.address, _PAGE, 1)
         self._kernels.differences(self._sweep.address, self._sweep.address, _PAGE, self._found)
         end = time.monotonic() + _WARM_SECONDS
@@ -372,5 +373,5 @@ class CudaDevice(Device):
         return self._cudart.elapsed_ns(start, end)
 
 
-def _median(values: list[float]) -> float:
+def _median(values: Collection[float]) -> float:
     return sorted(values)[len(values) // 2]

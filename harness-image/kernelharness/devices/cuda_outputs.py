@@ -1,7 +1,7 @@
-"""What T sees of one runner's outputs on a CUDA device: its allocations opened by handle, places checked, samples read.
+"""What T sees of one runner's outputs on a CUDA device: its allocations opened by handle, places checked, glimpses.
 
-A runner reports addresses of its own; T opens each allocation once and reads there itself. Which elements T samples
-while the clock still runs is drawn before the run and known to nobody. Nothing reported is believed: an address counts
+A runner reports addresses of its own; T opens each allocation once and reads there itself. Where T looks while
+the clock still runs is drawn before the run and known to nobody. Nothing reported is believed: an address counts
 only inside an allocation that T opened. Neighbours: cuda.py, ../cuda_memory.py (the runner's side), ../channel.py.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -18,7 +18,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kernelharness.channel import DTYPES, ITEM_BYTES, MAX_RANK, REGION_PREFIX, REPORT_BYTES, OutputReport, Segment
+from kernelharness.channel import (
+    DTYPES,
+    ITEM_BYTES,
+    MAX_RANK,
+    MAX_REPORTS,
+    REGION_PREFIX,
+    REPORT_BYTES,
+    OutputReport,
+    Segment,
+    unpack_report,
+)
 from kernelharness.cuda_memory import Region
 from kernelharness.devices.base import OutputFault, Window, check_form, reports_of, span_bytes
 from kernelharness.devices.cudart import CudaError, Cudart
@@ -27,7 +37,9 @@ from kernelharness.processes import Runner
 from kernelharness.protocol import TensorFact, Verdict
 from kernelharness.slots import device_bytes, torch_dtype
 
-SAMPLES = 4096
+_GLIMPSES, _ROWS, _ROW_BYTES = 2, 64, 64
+"""So many outputs of a run are glimpsed, each in so many rows of so many bytes, evenly spread over it."""
+_RANGES_BYTES = 8 * MAX_REPORTS
 _REPORT = np.dtype(
     [
         ("address", "<u8"),
@@ -42,29 +54,38 @@ _Array = npt.NDArray[np.int64]
 
 
 class Staging:
-    """Device arrays of u64 and their page-locked twins, one set for the whole judge.
-
-    0, 1, 2: addresses, widths and values of samples. 3, 4: starts and sizes of ranges.
-    """
+    """Page-locked memory, and where it is brought to on the device; one for the whole judge."""
 
     def __init__(self, cudart: Cudart) -> None:
-        nbytes = 8 * SAMPLES
         self._cudart = cudart
-        self.device = [cudart.malloc(nbytes) for _ in range(5)]
-        self._host = [cudart.host_malloc(nbytes) for _ in range(5)]
-        self._views = [np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address)) for address in self._host]
+        self._ranges = cudart.malloc(2 * _RANGES_BYTES)
+        self._host = cudart.host_malloc(2 * _RANGES_BYTES)
+        self._view = _view_of(self._host, 2 * _RANGES_BYTES).view(np.uint64)
+        self.seen_at = cudart.host_malloc(_GLIMPSES * _ROWS * _ROW_BYTES)
+        self.seen = _view_of(self.seen_at, _GLIMPSES * _ROWS * _ROW_BYTES)
+        """Bytes of outputs, as they were when T looked."""
 
-    def upload(self, index: int, values: npt.NDArray[np.generic]) -> None:
-        """Copy an array to device array `index`; the copy before must be over."""
-        raw = np.frombuffer(values.tobytes(), dtype=np.uint8)
-        self._views[index][: raw.size] = raw
-        self._cudart.upload(self.device[index], self._host[index], raw.size)
+    def upload(self, starts: Sequence[int], sizes: Sequence[int]) -> tuple[int, int]:
+        """Bring ranges to the device; where u64 arrays of starts and sizes lie there. The copy before must be over."""
+        self._view[: len(starts)] = starts
+        self._view[MAX_REPORTS : MAX_REPORTS + len(sizes)] = sizes
+        self._cudart.upload(self._ranges, self._host, 2 * _RANGES_BYTES)
+        return self._ranges, self._ranges + _RANGES_BYTES
 
-    def download(self, index: int, count: int) -> npt.NDArray[np.uint64]:
-        """The first `count` u64 of device array `index`, when all work before is done."""
-        self._cudart.download(self._host[index], self.device[index], 8 * count)
-        self._cudart.synchronize()
-        return np.frombuffer(self._views[index][: 8 * count].tobytes(), dtype=np.uint64)
+
+def _view_of(address: int, nbytes: int) -> npt.NDArray[np.uint8]:
+    return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Bytes of an output that are read together."""
+
+    address: int
+    pitch: int
+    """Bytes from one row to the next."""
+    width: int
+    count: int
 
 
 @dataclass
@@ -94,17 +115,15 @@ class RemoteOutputs:
         self._window: Window | None = None
         self._calls = 0
         """Of the window's slots, those that the run is about."""
-        self._indices: list[_Array] = []
-        """The elements to sample, by output of a call: [calls, samples, rank]."""
-        self.sample_ns = 0
-        """What reading the samples took the last time."""
-        self._armed = 0
-        """Samples whose addresses are on the device, for the reports in `_raw`."""
+        self._picks: list[tuple[int, float]] = []
+        """(which report, where between two rows its rows lie: 0 to 1)"""
+        self._rows: list[_Rows] = []
+        """Of the picks, where the reports in `_raw` say that outputs lie."""
 
     def point_at(self, window: Window) -> None:
         """The runner will run on these slots from now on."""
         if window != self._window:
-            self._window, self._raw, self._armed = window, b"", 0
+            self._window, self._raw, self._rows = window, b"", []
 
     def close(self) -> None:
         """Let go of the runner's memory."""
@@ -114,82 +133,70 @@ class RemoteOutputs:
                     self._cudart.ipc_close(segment.local)
         self._opened.clear()
 
-    # -- samples ------------------------------------------------------------------------------------------------------
+    # -- glimpses -----------------------------------------------------------------------------------------------------
 
     def choose(self, random: np.random.Generator, calls: int) -> None:
-        """Before a run of the first `calls` slots: draw the elements to sample, and guess that outputs will lie where
-        they lay the last time.
+        """Before a run of the first `calls` slots: draw where to look, the end of what is written last always, and
+        guess that outputs will lie where they lay the last time.
         """
         assert self._window is not None
-        self._calls, facts = calls, self._window.outputs
-        each = max(1, SAMPLES // max(1, calls * len(facts)))
-        indices: list[_Array] = []
-        for fact in facts:
-            count = prod(fact.shape)
-            if count == 0:
-                indices.append(np.zeros((calls, 0, max(1, len(fact.shape))), dtype=np.int64))
-                continue
-            flat = random.integers(0, count, (calls, each))
-            flat[:, 0] = count - 1  # what is written last
-            if not fact.shape:
-                indices.append(np.zeros((calls, each, 1), dtype=np.int64))
-                continue
-            indices.append(np.stack(np.unravel_index(flat, fact.shape), axis=-1))
-        self._indices = indices
-        self._arm()
+        self._calls, outputs = calls, len(self._window.outputs)
+        last = (calls - 1) * outputs + int(random.integers(outputs))
+        others = random.integers(0, calls * outputs, _GLIMPSES - 1).tolist()
+        self._picks = [(last, 1.0), *zip(others, random.random(_GLIMPSES - 1).tolist(), strict=True)]
+        self._aim()
 
-    def touch(self) -> None:
-        """Read the chosen elements where they were last, off the clock: reading them again costs every arm alike."""
-        if self._armed:
-            addresses, widths, values = self._staging.device[:3]
-            self._kernels.gather(addresses, widths, values, self._armed)
+    def look(self, *, same: bool = False) -> bytes | None:
+        """The chosen bytes as they are now; None when the reports lead nowhere. `same`: reports were not renewed.
 
-    def sample(self, *, same: bool = False) -> npt.NDArray[np.uint64] | None:
-        """The chosen elements as bits, read now; None when the reports lead nowhere. `same`: reports were not renewed.
-
-        Called while the clock runs, so what was guessed rightly before is not computed again.
+        Called while the clock runs, and read by the copy engine: a kernel would make the device switch to this process,
+        which takes longer than this, and not always as long. So it does not wait for the runner's own work either.
         """
         assert self._window is not None
         if not same:
             raw = self._runner.board.raw_reports(self._calls * len(self._window.outputs))
             if raw != self._raw:
                 self._raw = raw
-                self._arm()
-        return self.sample_again()
+                self._aim()
+        return self.look_again()
 
-    def sample_again(self) -> npt.NDArray[np.uint64] | None:
-        """The same elements, read once more."""
-        if not self._armed:
+    def look_again(self) -> bytes | None:
+        """The same bytes, read once more."""
+        if not self._rows:
             return None
-        staging = self._staging
-        addresses, widths, values = staging.device[:3]
-        begin = time.perf_counter_ns()
-        self._kernels.gather(addresses, widths, values, self._armed)
-        read = staging.download(2, self._armed)
-        self.sample_ns = time.perf_counter_ns() - begin
-        return read
+        read = 0
+        for rows in self._rows:
+            to = self._staging.seen_at + read
+            self._cudart.download_rows(to, rows.address, rows.pitch, rows.width, rows.count)
+            read += rows.width * rows.count
+        self._cudart.synchronize()
+        return self._staging.seen[:read].tobytes()
 
-    def _arm(self) -> None:
-        """Put the addresses of the chosen elements onto the device."""
-        self._armed = 0
-        placed = self._place()
-        if placed is None or self._window is None:
+    def _aim(self) -> None:
+        """While the clock runs, so only the picks are looked at, one by one."""
+        self._rows = []
+        if self._window is None or len(self._raw) != REPORT_BYTES * self._calls * len(self._window.outputs):
             return
-        reports, local = placed
-        addresses: list[npt.NDArray[np.uint64]] = []
-        widths: list[npt.NDArray[np.uint32]] = []
-        outputs = len(self._window.outputs)
-        for number, (fact, indices) in enumerate(zip(self._window.outputs, self._indices, strict=True)):
-            rank = max(1, len(fact.shape))
-            width = ITEM_BYTES[fact.dtype]
-            stride = reports["stride"][number::outputs, None, :rank]
-            offsets = (indices * stride).sum(axis=-1) * width
-            addresses.append((local[number::outputs, None] + offsets).astype(np.uint64).ravel())
-            widths.append(np.full(offsets.size, width, dtype=np.uint32))
-        everything = np.concatenate(addresses)[:SAMPLES]
-        self._staging.upload(0, everything)
-        self._staging.upload(1, np.concatenate(widths)[:SAMPLES])
-        self._armed = everything.size
+        self._open_new()
+        facts = self._window.outputs
+        for which, phase in self._picks:
+            fact = facts[which % len(facts)]
+            try:
+                report = unpack_report(self._raw[which * REPORT_BYTES : (which + 1) * REPORT_BYTES])
+                check_form(report, fact)
+            except (ValueError, OutputFault):
+                self._rows = []
+                return
+            local = self._local(report.address, span_bytes(report)) if prod(fact.shape) else None
+            if local is not None:
+                self._rows.append(_spread(local, span_bytes(report), phase))
+
+    def _local(self, address: int, nbytes: int) -> int | None:
+        """Where bytes of the runner's memory lie here; None when they are in no allocation that T has opened."""
+        for segment in self._opened:
+            if segment.base <= address and address + nbytes <= segment.base + segment.nbytes:
+                return address - segment.base + segment.local
+        return None
 
     def _place(self) -> tuple[npt.NDArray[np.void], _Array] | None:
         """(reports, where they lie here); None when one of them is not what the window asks for."""
@@ -252,7 +259,8 @@ class RemoteOutputs:
         shared = [(s.local, s.local + s.nbytes) for s in self._opened if not s.owned]
         for index, address in enumerate(local.tolist()):
             fact = self._window.outputs[index % len(self._window.outputs)]
-            rank, nbytes = len(fact.shape), prod(fact.shape) * ITEM_BYTES[fact.dtype]
+            nbytes = prod(fact.shape) * ITEM_BYTES[fact.dtype]
+            rank = len(fact.shape)
             shape, stride = reports["shape"][index, :rank], reports["stride"][index, :rank]
             span = (int(((shape - 1) * stride).sum()) + 1) * ITEM_BYTES[fact.dtype]
             foreign = any(start <= address < end for start, end in shared)
@@ -267,14 +275,14 @@ class RemoteOutputs:
         if prod(fact.shape) == 0:
             return torch.empty(fact.shape, dtype=dtype, device="cuda")
         nbytes = span_bytes(report)
-        place = self._locate(np.array([report.address], dtype=np.uint64), np.array([nbytes]), False)
-        if place is None or report.address % ITEM_BYTES[fact.dtype]:
+        local = self._local(report.address, nbytes)
+        if local is None or report.address % ITEM_BYTES[fact.dtype]:
             raise OutputFault(
                 Verdict.MEMORY_FAULT,
                 f"output {fact.name!r} of call {call} lies in memory that the judge cannot open: "
                 "return tensors of torch's default CUDA allocator, whole inside one allocation",
             )
-        return device_bytes(int(place[0]), nbytes).view(dtype).as_strided(fact.shape, report.stride)
+        return device_bytes(local, nbytes).view(dtype).as_strided(fact.shape, report.stride)
 
     def _open_new(self) -> None:
         for segment in self._runner.board.read_segments(self._read):
@@ -296,6 +304,15 @@ class RemoteOutputs:
                 Verdict.MEMORY_FAULT, f"an output lies in memory that cannot be opened: {error}"
             ) from error
         return _Opened(segment.base, min(segment.nbytes, base + size - local), local, True)
+
+
+def _spread(address: int, nbytes: int, phase: float) -> _Rows:
+    """Rows all over these bytes; with phase 1, the last one ends where they end."""
+    if nbytes <= _ROWS * _ROW_BYTES:
+        return _Rows(address, nbytes, nbytes, 1)
+    pitch = nbytes // _ROWS
+    first = nbytes - _ROWS * pitch + round(phase * (pitch - _ROW_BYTES))
+    return _Rows(address + first, pitch, _ROW_BYTES, _ROWS)
 
 
 def _overlap(left: _Opened, right: _Opened) -> bool:

@@ -78,9 +78,11 @@ class Cudart:
         """From page-locked host memory, asynchronous."""
         self._copy(target, source, nbytes, _HOST_TO_DEVICE, 0)
 
-    def download(self, target: int, source: int, nbytes: int) -> None:
-        """To page-locked host memory, asynchronous."""
-        self._copy(target, source, nbytes, _DEVICE_TO_HOST, 0)
+    def download_rows(self, target: int, source: int, pitch: int, width: int, count: int) -> None:
+        """`count` rows of `width` bytes, `pitch` bytes apart, to page-locked host memory without gaps; asynchronous."""
+        sizes = (ctypes.c_size_t(width), ctypes.c_size_t(count), ctypes.c_int(_DEVICE_TO_HOST), ctypes.c_void_p(0))
+        places = (ctypes.c_void_p(target), ctypes.c_size_t(width), ctypes.c_void_p(source), ctypes.c_size_t(pitch))
+        self._call("cudaMemcpy2DAsync", *places, *sizes)
 
     def _copy(self, target: int, source: int, nbytes: int, kind: int, stream: int) -> None:
         places = (ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(nbytes))

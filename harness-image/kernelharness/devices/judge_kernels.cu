@@ -46,21 +46,6 @@ extern "C" __global__ void fill_ranges(const u64* starts, const u64* sizes, u32 
   for (u64 i = head + body * 16 + first; i < size; i += step) start[i] = (u8)byte;
 }
 
-// Elements of 1, 2, 4 or 8 bytes from anywhere, past every cache of this context.
-extern "C" __global__ void gather(const u64* addresses, const u32* widths, u64* values, u32 count) {
-  const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= count) return;
-  const u64 at = addresses[i];
-  u64 value = 0;
-  switch (widths[i]) {
-    case 1: value = *(volatile u8*)at; break;
-    case 2: value = *(volatile u16*)at; break;
-    case 4: value = *(volatile u32*)at; break;
-    case 8: value = *(volatile u64*)at; break;
-  }
-  values[i] = value;
-}
-
 struct Half { u16 bits; };
 struct Brain { u16 bits; };
 __device__ float wide(float x) { return x; }

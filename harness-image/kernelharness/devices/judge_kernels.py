@@ -1,7 +1,7 @@
 """The judge's own device code: compiled once by NVRTC for the device that is there, launched without torch.
 
-T cannot ask torch for what these do: reading single elements at raw addresses of other processes, flushing the L2,
-poisoning many ranges in one launch. Neighbours: judge_kernels.cu (the code), cudart.py (launches), cuda.py (caller).
+T cannot ask torch for what these do: occupying the device and flushing the L2, poisoning many ranges in one launch,
+comparing memory at raw addresses. Neighbours: judge_kernels.cu (the code), cudart.py (launches), cuda.py (caller).
 """
 
 from __future__ import annotations
@@ -43,11 +43,6 @@ class JudgeKernels:
         """Set every byte of `count` ranges, whose addresses and sizes are u64 arrays on the device."""
         arguments = (_pointer(starts), _pointer(sizes), ctypes.c_uint32(byte))
         self._launch("fill_ranges", (max(1, _BLOCKS // count), count), *arguments)
-
-    def gather(self, addresses: int, widths: int, values: int, count: int) -> None:
-        """values[i] = the widths[i] bytes at addresses[i], as u64; all three are arrays on the device."""
-        arguments = (_pointer(addresses), _pointer(widths), _pointer(values), ctypes.c_uint32(count))
-        self._launch("gather", (-(-count // _THREADS), 1), *arguments)
 
     def refill(self, dtype: str, target: int, source: int, count: int, shift: int, key: int, *, signs: bool) -> None:
         """target = factors(key) * rotated(source, shift), elementwise; factors are 0.25 to 1 in size."""
