@@ -36,6 +36,9 @@ WHOLE = (0, 0)
 """All slots of a round."""
 _BASE_SETS = 3
 _WARM_ROUNDS = 5
+_FIRST_RUN_NS = 2_000_000
+_LEAST_NS = 200.0
+"""No call is taken to be shorter."""
 _DISTURBED_SHARE = 0.25
 """Of a trusted arm's time, spent by its threads waiting for a CPU. On an idle machine waking up alone makes 0.12."""
 
@@ -166,6 +169,7 @@ class Bench:
     def stage(self, case: CaseBench, seeds: SetSeeds, distribution: str) -> list[Tensor]:
         """Make a streamed set in the arena's first slot; the reference's answer, valid until it runs again."""
         self._make_set(case, self.device.tensors("arena", case.inputs, 0), seeds, distribution)
+        self.load(self.reference, case)
         self.show_arena(self.reference, case, 1)
         self.run(self.reference)
         return [stack[0] for stack in self.collect(case, 1)]
@@ -279,27 +283,45 @@ class Bench:
         return times
 
     def call_ns(self, case: CaseBench, runner: Runner, flags: int = 0) -> float:
-        """A first idea of the time of one call, on warm slots: the best of three runs after one."""
-        self.fill_arena(case, 1)
-        self.show_arena(runner, case, 1)
+        """A first idea of the time of one call, on warm slots: the best of three runs after one.
+
+        Of a short call, a run of one is mostly the run's beginning; then of as many as make it a longer run.
+        """
+        alone = self._fastest_ns(case, runner, flags, 1)
+        calls, _ = self._calls_per_round(case, alone, _FIRST_RUN_NS)
+        return alone if calls == 1 else self._fastest_ns(case, runner, flags, calls)
+
+    def _fastest_ns(self, case: CaseBench, runner: Runner, flags: int, calls: int) -> float:
+        self.fill_arena(case, calls)
+        self.show_arena(runner, case, calls)
         times = [self.run(runner, flags) for _ in range(4)]
-        return max(200.0, min(times[1:]) - case.fixed_cost_ns)
+        return max(_LEAST_NS, (min(times[1:]) - case.fixed_cost_ns) / calls)
 
     def warm_up(self, case: CaseBench, arms: dict[str, Runner], calls: int, flags: int = RunFlag.NONE) -> None:
         """Rounds until no arm touches new memory any more: at least one, at most `_WARM_ROUNDS`."""
+        self.settle(arms)
         for _ in range(_WARM_ROUNDS):
             before = sum(runner.page_faults() for runner in arms.values())
             self.round(case, arms, list(arms), calls, flags)
+            self.settle(arms)
             if sum(runner.page_faults() for runner in arms.values()) == before:
                 break
 
-    def plan(self, case: CaseBench, slowest_ns: float, rule: Rule) -> tuple[int, int]:
+    def settle(self, arms: dict[str, Runner]) -> None:
+        for runner in arms.values():
+            self.device.settle(runner)
+
+    def plan(self, case: CaseBench, slowest_ns: float, rule: Rule, arms: int) -> tuple[int, int]:
         """(calls of a round, rounds of a block) that make a block of the slowest arm as long as the rule wants."""
+        calls, rounds = self._calls_per_round(case, slowest_ns, rule.block_ns)
+        return calls, rule.balanced(rounds, arms, calls * slowest_ns)
+
+    def _calls_per_round(self, case: CaseBench, call_ns: float, block_ns: int) -> tuple[int, int]:
         slot = case.inputs.stride + case.outputs.stride
         most = min(MOST_CALLS, MAX_REPORTS // max(1, len(case.fact.outputs)))
         # A result that lies where the one before lay is seen in the correctness sets, unless there is one at a time.
         most = 1 if case.streamed else min(most, self.device.capacity("arena") // case.inputs.stride)
-        return calls_per_round(slowest_ns, rule.block_ns, slot, self.device.round_bytes, max(1, most))
+        return calls_per_round(call_ns, block_ns, slot, self.device.round_bytes, max(1, most))
 
 
 def blocks(
@@ -331,6 +353,7 @@ def blocks(
                 total[name] += ns
             waited += sum(runner.waited_ns() for runner in trusted)
             check()
+        bench.settle(arms)
         spent = sum(total[name] for name in names if name != CANDIDATE)
         seen = bench.device.watch()
         yield Block(total, seen.throttled or seen.busy or waited > _DISTURBED_SHARE * spent)

@@ -49,6 +49,9 @@ class OrderKind(IntEnum):
     """a = case, b = offset, flags = GALLERY: the reference's outputs for one slot in fp64 onto the desk (trusted)."""
     HIDDEN = 10
     """b = seed: derive the case that nobody is shown; it becomes the runner's last case (trusted runners)."""
+    PROFILE = 11
+    """a = case, b = offset of a slot, c = calls, flags = GALLERY: call forward so often under torch's profiler;
+    a table of what ran on the board (Python candidates, when all else is over)."""
     DROP = 9
     """Free kept results."""
 
@@ -56,7 +59,7 @@ class OrderKind(IntEnum):
 class RunFlag(IntEnum):
     NONE = 0
     GALLERY = 1
-    """Of PREPARE and EXACT: slots of the gallery, not of the arena."""
+    """Of PREPARE, EXACT and PROFILE: slots of the gallery, not of the arena."""
     COPY_OUT = 2
     """Clone each result: the candidate returns the same memory every time."""
     EMPTY = 4
@@ -113,7 +116,7 @@ class Order:
 
     @property
     def memory(self) -> str:
-        """The memory that PREPARE and EXACT speak of."""
+        """The memory that PREPARE, EXACT and PROFILE speak of."""
         return "gallery" if self.flags & RunFlag.GALLERY else "arena"
 
     @staticmethod
@@ -181,13 +184,19 @@ class Board:
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, BOARD_BYTES)
 
-    def write_text(self, text: str) -> int:
-        data = text.encode(errors="replace")[:BOARD_TEXT_BYTES]
+    def write_bytes(self, data: bytes) -> int:
+        data = data[:BOARD_TEXT_BYTES]
         self._map[: len(data)] = data
         return len(data)
 
+    def read_bytes(self, length: int) -> bytes:
+        return self._map[: max(0, min(length, BOARD_TEXT_BYTES))]
+
+    def write_text(self, text: str) -> int:
+        return self.write_bytes(text.encode(errors="replace"))
+
     def read_text(self, length: int) -> str:
-        return self._map[: max(0, min(length, BOARD_TEXT_BYTES))].decode(errors="replace")
+        return self.read_bytes(length).decode(errors="replace")
 
     def write_reports(self, packed: bytes) -> None:
         self._map[BOARD_TEXT_BYTES : BOARD_TEXT_BYTES + len(packed)] = packed

@@ -28,6 +28,7 @@ from kernelharness.compiler import Compiled, compile_candidates
 from kernelharness.devices.base import Device
 from kernelharness.languages.base import Language
 from kernelharness.log import Log
+from kernelharness.policy import flags_of
 from kernelharness.processes import Runner, RunnerFault
 from kernelharness.protocol import (
     EXIT_DEVICE_FAULT,
@@ -223,9 +224,21 @@ class Judge:
             self._refuse_noise(trial)
             timed, ceilings = self.setting.timed_cases, self.setting.ceilings
             result = accepted(candidate, results, timed, ceilings, self.device.cache_bytes)
+            if not self.language.is_native:
+                result = self._profiled(candidate, trial, result, walls)
         finally:
             self._bury(trial.runner)
         return result
+
+    def _profiled(self, candidate: Candidate, trial: Trial, result: Result, walls: dict[str, float]) -> Result:
+        """The same result, with what the candidate's process says of its first timed case, and with policy flags."""
+        case, seen = self.setting.timed_cases[0], None
+        alone = bool(case.gallery) or len(result.cases) == 1
+        if self.device.profiles and alone:  # else other cases' inputs lie where it would read its own
+            with measured(walls, "profile"):
+                seen = trial.profile(case, result.cases[0])
+        flags = [*result.flags, *flags_of(self.language, candidate.files[0].content, seen)]
+        return result.model_copy(update={"profile": seen.profile if seen else None, "flags": flags})
 
     def _warm(self, candidate: Candidate, compiled: Compiled, folder: WarmFolder) -> None:
         """Let a runner with more rights, and no secrets, compile what calls need. Raise Rejection."""
@@ -350,7 +363,7 @@ class Judge:
         """The most that results of one run take: a native candidate meets no other new pages unless it wants them."""
         calls = len(case.gallery)
         if not case.fact.hidden:
-            calls = max(calls, self.setting.bench.plan(case, case.baseline_ns["eager"], self.setting.rule)[0])
+            calls = max(calls, self.setting.bench.plan(case, case.baseline_ns["eager"], self.setting.rule, 1)[0])
         return calls * case.outputs.stride
 
 

@@ -73,10 +73,12 @@ def _encode(message: Output) -> bytes:
 
 
 def _shorten(result: Result, room: int) -> Result:
-    """Cut diagnostics, then the summary, so that the line fits `room` bytes."""
+    """Cut diagnostics, then the profile, then the summary, so that the line fits `room` bytes."""
     while len(_encode(result)) > room and len(result.diagnostics) > _DIAGNOSTICS_FLOOR:
         half = result.diagnostics[: len(result.diagnostics) * 2 // 3]
         result = result.model_copy(update={"diagnostics": half})
+    if len(_encode(result)) > room:
+        result = result.model_copy(update={"profile": None})
     if len(_encode(result)) > room:
         result = result.model_copy(update={"diagnostics": "", "summary": result.summary[:200]})
     return result

@@ -25,6 +25,8 @@ MAX_CANDIDATE_BYTES = 16 * 1024
 MAX_PROBLEM_BYTES = 64 * 1024
 """Of the one line that tells what the problem is: networks have hundreds of parameters."""
 MAX_LOG_BYTES = 2 * 1024 * 1024
+MOST_KERNELS, MOST_NAME = 8, 80
+"""Rows of a profile, and characters of a name in it."""
 MAX_ARTIFACT_BYTES = 256 * 1024
 """A compressed artifact beyond this is not sent; the result says so."""
 
@@ -314,6 +316,30 @@ class CaseResult(Output):
     percent_of_bound: float | None = None
 
 
+class KernelTime(Output):
+    name: str = Field(max_length=MOST_NAME)
+    calls: float
+    """How often it ran in one call of forward."""
+    share: float = Field(ge=0, le=1)
+    """Of the time of all of them."""
+
+
+class Profile(Output):
+    """What a right candidate's own process said of a few calls when everything was over: advice, not a measurement."""
+
+    case: str
+    on_device: bool
+    """True: kernels, copies and fills by their time on the device. False: torch's operators by their own on the CPU."""
+    kernels: list[KernelTime] = Field(max_length=MOST_KERNELS)
+    """The longest first."""
+    others: int = 0
+    """How many more names; what is left of the time is theirs."""
+    idle: float | None = None
+    """The share of the time from the first to the last of them in which the device did nothing."""
+    copies: float = 0.0
+    """Between host and device, in one call of forward."""
+
+
 class Result(Output):
     type: Literal["result"] = "result"
     candidate: str
@@ -335,7 +361,8 @@ class Result(Output):
     resources: dict[str, float] = {}
     """registers, spill_bytes, shared_bytes, peak_bytes, ... as far as the language knows them."""
     flags: list[str] = []
-    """Policy flags, never verdicts: EXTRAORDINARY, library_fallback, copy_out, ..."""
+    """Policy flags, never verdicts: EXTRAORDINARY, library_fallback:NN%, copy_out, ..."""
+    profile: Profile | None = None
     walls: dict[str, float] = {}
     """Seconds by stage: compile, load, correctness, timing, total."""
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kernelharness import profiling
 from kernelharness.channel import (
     BOARD_TEXT_BYTES,
     Board,
@@ -271,8 +272,9 @@ class CompiledArm(TorchArm):
 class CandidateArm(TorchArm):
     """U of a Python language."""
 
-    def __init__(self, config: dict[str, Any], memory: Memory) -> None:
+    def __init__(self, config: dict[str, Any], memory: Memory, board: Board) -> None:
         super().__init__(config, memory)
+        self.board = board
         self.source: str = config["source"]
         self.filename: str = config["filename"]
         self.stand_in: dict[str, str] | None = config.get("stand_in")
@@ -292,6 +294,15 @@ class CandidateArm(TorchArm):
         except Exception as error:
             raise ArmError(Failure.LOAD, traceback.format_exc()) from error
 
+    def handle(self, order: Order, results: list[Any]) -> Reply:
+        if order.kind != OrderKind.PROFILE:
+            return super().handle(order, results)
+        values = self.prepare(order.a, order.memory, [order.b])[0]
+        self.deferred = None
+        call = self.calls[order.a]
+        table = profiling.record(lambda: call(values), order.c, on_device=self.device == "cuda")
+        return Reply(ReplyKind.READY, a=self.board.write_bytes(table))
+
     def _standing_in(self) -> AbstractContextManager[None]:
         if self.stand_in is None:
             return nullcontext()
@@ -309,7 +320,7 @@ def make(config: dict[str, Any], memory: Memory, board: Board) -> TorchArm:
         case "compiled":
             return CompiledArm(config, memory)
         case "python":
-            return CandidateArm(config, memory)
+            return CandidateArm(config, memory, board)
         case other:
             raise ValueError(f"no arm is called {other!r}")
 

@@ -5,6 +5,7 @@ Neighbours: judge.py (the batch around it), bench.py (rounds), compare.py (value
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -13,9 +14,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from kernelharness.bench import AGAIN, CANDIDATE, Bench, CaseBench, Samples, blocks
-from kernelharness.channel import RunFlag
+from kernelharness.channel import Order, OrderKind, Reply, RunFlag
 from kernelharness.compare import Comparer
-from kernelharness.processes import Runner
+from kernelharness.processes import FaultKind, Runner, RunnerFault
+from kernelharness.profiling import Seen, read
 from kernelharness.protocol import CaseResult, Stage, Verdict
 from kernelharness.timing import Rule, estimate, noise_of
 from kernelharness.verdicts import Rejection, of_comparison, of_repetition, rejecting
@@ -27,6 +29,9 @@ _PLANS, _SLOW_START = 3, 4
 _AUDITS = 3
 _AHEAD_FACTOR, _AHEAD_NS = 3.0, 300_000.0
 """The first call of a round may take so many times an average one, and this much longer: it wakes threads up."""
+PROFILE_SECONDS = 5.0
+_PROFILED, _PROFILED_NS = 3, 1e9
+"""So many calls are profiled; one, where they would take longer than this."""
 
 
 @dataclass
@@ -121,8 +126,34 @@ class Trial:
             case.noise = noise_of(samples.ratios("eager", AGAIN))
         return _case_result(case, samples, lead, self.bench.device.process_spread)
 
+    def profile(self, case: CaseBench, result: CaseResult) -> Seen | None:
+        """What the candidate's own process says of its kernels in a case that it was timed in; it is over then.
+
+        Only when its verdict is known: nothing that it does now can matter any more. A call that is refused may be the
+        profiler's, and ends nothing; the table is read when the process is dead. None: it did not say in time.
+        """
+        calls = _PROFILED if _PROFILED * result.ns < _PROFILED_NS else 1
+        flags, offset = (RunFlag.GALLERY, case.gallery[0]) if case.gallery else (RunFlag.NONE, 0)
+        order = Order(OrderKind.PROFILE, case.index, offset, calls, flags=flags)
+        reply: Reply | None = None
+        with contextlib.suppress(RunnerFault, OSError):
+            end = time.monotonic() + PROFILE_SECONDS
+            self.runner.resume()
+            self.runner.tell(order)
+            while reply is None:
+                try:
+                    reply = self.runner.wait(end)
+                except RunnerFault as fault:
+                    if fault.kind is not FaultKind.FORBIDDEN or time.monotonic() > end:
+                        raise
+        self.runner.kill()
+        if reply is None:
+            return None
+        on_device = self.bench.device.torch_device != "cpu"
+        return read(self.runner.board.read_bytes(reply.a), case.fact.case, calls, on_device=on_device)
+
     def _samples(self, case: CaseBench, arms: dict[str, Runner], lead: str, slowest_ns: float, rule: Rule) -> Samples:
-        calls, rounds = self.bench.plan(case, slowest_ns, rule)
+        calls, rounds = self.bench.plan(case, slowest_ns, rule, len(arms))
         for runner in arms.values():
             self.bench.show_arena(runner, case, calls)
         self.bench.warm_up(case, arms, calls, self.flags)

@@ -12,8 +12,13 @@ from kernelharness.protocol import (
     MAX_CANDIDATE_BYTES,
     MAX_LINE_BYTES,
     MAX_LOG_BYTES,
+    MOST_KERNELS,
+    MOST_NAME,
     Bye,
+    CaseResult,
     Hello,
+    KernelTime,
+    Profile,
     Result,
     Stage,
     Verdict,
@@ -61,6 +66,22 @@ def test_long_diagnostics_are_cut_to_a_line(path: Path, text: str) -> None:
     log.close(0)
     parse_log(path.read_text())
     assert max(len(line) for line in path.read_bytes().split(b"\n")) < MAX_LINE_BYTES
+
+
+def test_a_profile_gives_way_before_times_do(path: Path) -> None:
+    """With 32 cases a line is nearly full without it."""
+    cases = [CaseResult(case=f"case-{n}", ns=1, low=1, high=1, speedup=1, baseline_ns=1) for n in range(32)]
+    kernels = [KernelTime(name=str(n) * MOST_NAME, calls=1, share=0.1) for n in range(MOST_KERNELS)]
+    profile = Profile(case="case-0", on_device=True, kernels=kernels)
+    full = result("one", "x" * 2000).model_copy(update={"cases": cases, "profile": profile})
+    assert len(full.model_copy(update={"diagnostics": ""}).model_dump_json()) > MAX_LINE_BYTES
+    log = open_log(path)
+    log.write(full)
+    log.write(result("two").model_copy(update={"profile": profile}))
+    log.close(0)
+    one, two = (message for message in parse_log(path.read_text()) if isinstance(message, Result))
+    assert (one.cases, one.profile, one.summary) == (cases, None, "it fails")
+    assert two.profile == profile
 
 
 def test_one_candidate_never_gets_more_than_its_share(path: Path) -> None:

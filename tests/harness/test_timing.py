@@ -7,6 +7,9 @@ import math
 import random
 
 import pytest
+from kernelharness.bench import AGAIN, CaseBench
+from kernelharness.protocol import CaseFact
+from kernelharness.reference import again_is_better
 from kernelharness.timing import (
     CONFIDENCE,
     MIN_BLOCKS,
@@ -123,3 +126,21 @@ def test_rounds_are_long_enough_and_fit_the_memory() -> None:
     assert calls == 256
     assert calls * rounds * 1000 >= 1_000_000
     assert calls_per_round(1e9, 1_000_000, 1 << 30, 1 << 20, 256) == (1, 1)
+
+
+def test_short_blocks_are_balanced_and_long_ones_need_not_be() -> None:
+    assert SCREENING.balanced(1, 2, 6e6) == 2
+    assert SCREENING.balanced(4, 3, 5e6) == 6
+    assert SCREENING.balanced(1, 3, 50e6) == 1
+
+
+def test_an_eager_arm_that_is_slower_than_chance_makes_room_for_its_twin() -> None:
+    def case(eager: float) -> CaseBench:
+        fact = CaseFact(case="one", inputs=[], outputs=[], bytes_min=0)
+        found = CaseBench.of(0, fact)
+        found.baseline_ns = {"eager": eager, AGAIN: 100.0}
+        return found
+
+    assert again_is_better([case(110.0), case(100.0)], 0.012)
+    assert not again_is_better([case(102.0)], 0.012)
+    assert not again_is_better([case(110.0), case(92.0)], 0.012)

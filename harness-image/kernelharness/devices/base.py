@@ -108,6 +108,8 @@ class Device(ABC):
     """T reads a reference's results where they are, as a candidate's; else they are copied to the desk."""
     streams_sets = False
     """Correctness sets that do not fit all at once are made one after the other; else there are fewer of them."""
+    profiles = True
+    """A Python candidate's own process can say where its time goes."""
     passes: Passes | None = None
     """Faster ways over whole tensors than torch's."""
     screening = SCREENING
@@ -180,6 +182,9 @@ class Device(ABC):
         runner.wait(deadline)
         runner.stop()
         return time.perf_counter_ns() - begin
+
+    def settle(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
+        """The runner stands still after some rounds of its own: see to it that its next ones are like them."""
 
     def admit(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
         """A candidate's runner begins: what happens to the device from now on may be its work."""

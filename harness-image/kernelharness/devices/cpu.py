@@ -32,6 +32,7 @@ from kernelharness.devices.base import (
     span_bytes,
 )
 from kernelharness.layout import Layout
+from kernelharness.placement import Placement
 from kernelharness.processes import Runner
 from kernelharness.protocol import TensorFact, Verdict
 from kernelharness.slots import stack_at, tensor_at, torch_dtype
@@ -49,6 +50,7 @@ class CpuDevice(Device):
     """The CPUs that this process may use."""
 
     touch_bytes = Device.round_bytes
+    process_spread = 0.012
 
     def __init__(self) -> None:
         self.threads = machine.usable_cpus()
@@ -64,6 +66,9 @@ class CpuDevice(Device):
         self.cache_bytes = machine.last_level_cache()
         self._sweep = torch.ones(_SWEEP_FACTOR * self.cache_bytes // 8, dtype=torch.int64)
         self._throttled = machine.throttled_periods()
+        cpus = os.sched_getaffinity(0)
+        # With more CPUs than a quota lets us use, others use them too, and the kernel knows best which are idle.
+        self._placement = Placement(list(cpus) if len(cpus) == self.threads else [])
 
     def runner_memory(self, *, trusted: bool) -> dict[str, int]:
         return self._read_only | ({_DESK: self._fds[_DESK]} if trusted else {})
@@ -84,6 +89,12 @@ class CpuDevice(Device):
     def evict(self, slot_bytes: int) -> None:
         if slot_bytes < _SWEEP_FACTOR * self.cache_bytes:
             self._sweep.sum()
+
+    def settle(self, runner: Runner) -> None:
+        self._placement.update(runner.pid)
+
+    def forget(self, runner: Runner) -> None:
+        self._placement.forget(runner.pid)
 
     def watch(self) -> Interference:
         before, self._throttled = self._throttled, machine.throttled_periods()

@@ -72,6 +72,8 @@ class CudaDevice(Device):
     inputs_are_read_only = False
     reads_references = True
     streams_sets = True
+    profiles = False
+    """Until CUPTI was seen to start under a runner's filter, and how long it takes: no candidate pays for it."""
     screening = SCREENING_DEVICE
     process_spread = 0.006
     """Of 138 runs of eager against itself on an H100; docs/decisions/0013."""

@@ -89,6 +89,10 @@ class Language(ABC):
     """What a candidate of a Python language imports, beside torch."""
     comes_with: str = ""
     """Where the compiler or the package is to be had, for people who lack it."""
+    kernel_decorators: tuple[str, ...] = ()
+    """What makes a function of the source a kernel, by full name; empty where candidates need not define any."""
+    kernel_prefix: str = ""
+    """What the compiler puts before that function's name."""
     compile_failures: tuple[str, ...] = ()
     """Names of the exceptions that a call raises when a kernel does not compile; only with `needs_warmup`."""
 

@@ -25,6 +25,8 @@ class CuteDsl(TracedLanguage):
     name = "cutedsl"
     package = "cutlass"
     comes_with = "pip install nvidia-cutlass-dsl"
+    kernel_decorators = ("cutlass.cute.kernel",)
+    kernel_prefix = "kernel_cutlass_"
     compiler = "/cutlass/base_dsl/"
     device_errors = ("CudaDriverDependencyError", "DSLCudaRuntimeError")
 

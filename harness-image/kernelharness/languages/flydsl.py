@@ -20,6 +20,7 @@ class FlyDsl(TracedLanguage):
     name = "flydsl"
     package = "flydsl"
     comes_with = "pip install flydsl, and ROCm for its linker"
+    kernel_decorators = ("flydsl.compiler.kernel",)
     compiler = "/flydsl/compiler/"
 
     def prepare_zygote(self, arch: str) -> None:

@@ -37,6 +37,7 @@ class Triton(PyTorch):
     needs_warmup = True
     package = "triton"
     comes_with = "it comes with torch for GPUs, and with the images harness-cuda and harness-rocm"
+    kernel_decorators = ("triton.jit",)
     compile_failures = ("CompilationError", "CompileTimeAssertionFailure", "PTXASError", "OutOfResources")
 
     def prepare_zygote(self, arch: str) -> None:

@@ -127,7 +127,6 @@ a.cpp: OK, 2.000x [1.800, 2.200], right and faster than the reference
   - resources: registers 40.00
   - default reaches 0.5120 GB/s of necessary traffic: far from the bound, so look for \
 extra passes, strided access, serial parts or idle cores
-  - flag: faster
   judged in 1.75 s: compile 0.50 s, timing 1.25 s
 
 b.cpp: WRONG_VALUES, found in correctness

@@ -1,6 +1,6 @@
 """What was measured, in lines for a prompt: the cases, a kernel's times, and the few facts that follow from them.
 
-The facts are derived by rules from this kernel's own result, at most eight, the most telling first.
+The facts are derived by rules from this kernel's own result, at most twelve, the most telling first.
 """
 
 from __future__ import annotations
@@ -9,16 +9,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kernelharness.protocol import CaseFact, CaseResult, Result, TensorFact
+from kernelharness.protocol import CaseFact, CaseResult, Profile, Result, TensorFact
 
 from kernelsearch.search.prompts.text import duration, four, oneline, times
 from kernelsearch.search.records import Candidate, TargetState
 
-MOST_FACTS = 8
+MOST_FACTS = 12
 MOST_CASES = 16
 FAR_FROM_BOUND = 50.0
 NEAR_BOUND = 85.0
 UNEVEN = 1.25
+LEAST_IDLE = 0.05
+FLAG_BYTES = 1024
+
+_FLAGS = {
+    "EXTRAORDINARY": "EXTRAORDINARY: faster than the bound that its necessary traffic and arithmetic set",
+    "noisy": "noisy: others took CPU time away while it was timed",
+    "copy_out": "copy_out: it returns the same memory in every call, so each result was copied, and the copy was timed",
+    "same_binary": "same_binary: it compiles to the very binary of {}",
+    "library_fallback": "library_fallback: {} of the device time is in kernels that this source does not define",
+    "torch_compile_inside": "torch_compile_inside: the source uses torch.compile, torch._dynamo or torch.jit",
+    "decoy_kernel": "decoy_kernel: the source defines {}, which did not run when it was profiled",
+}
+"""What a flag says, by what stands before its colon."""
+_NOT_SHOWN = ("faster", "host_copy", "cpu_reference")
+"""The interval says the first; the others are the machine's."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +103,8 @@ def told(result: Result) -> str:
 
 def findings(facts: Sequence[CaseFact], result: Result, cases: Sequence[CaseResult]) -> list[str]:
     """What follows from a result, the most telling first. `cases`: those of the result that may be spoken of."""
-    found = [*_resource_facts(result), *_bound_facts(facts, cases), *_balance_facts(cases), *_flag_facts(result)]
-    return found[:MOST_FACTS]
+    found = [*_resource_facts(result), *_profile_facts(result.profile), *_flag_facts(result)]
+    return [*found, *_bound_facts(facts, cases), *_balance_facts(cases)][:MOST_FACTS]
 
 
 def speedup_at_bound(target: TargetState) -> float | None:
@@ -186,5 +201,33 @@ def _balance_facts(cases: Sequence[CaseResult]) -> list[str]:
     return found
 
 
+def _profile_facts(profile: Profile | None) -> list[str]:
+    """Where the time goes, as the kernel's own process says."""
+    if profile is None:
+        return []
+    rows = [
+        f"{oneline(kernel.name, 80)} {_percent(kernel.share)} ({kernel.calls:g} per call)" for kernel in profile.kernels
+    ]
+    if profile.others:
+        rows.append(f"{profile.others} more {_percent(1 - sum(kernel.share for kernel in profile.kernels))}")
+    what = "kernels" if profile.on_device else "operators on the CPU"
+    found = [f"{what} in {profile.case}, by share of their time as its own process reports it: {', '.join(rows)}"]
+    if profile.idle is not None and profile.idle >= LEAST_IDLE:
+        found.append(f"between them the device is idle {_percent(profile.idle)} of the time")
+    if profile.copies:
+        found.append(f"{profile.copies:g} copies between host and device per call: none is necessary")
+    return found
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 else "under 1 %"
+
+
 def _flag_facts(result: Result) -> list[str]:
-    return [f"flag: {oneline(flag, 80)}" for flag in result.flags[:3]]
+    """Every flag that says something about the kernel, cut where they are too many."""
+    found: list[str] = []
+    for flag in result.flags:
+        kind, _, detail = flag.partition(":")
+        if kind not in _NOT_SHOWN:
+            found.append(oneline(_FLAGS.get(kind, flag).replace("{}", detail), 200))
+    return [f"flags: {oneline('; '.join(found), FLAG_BYTES)}"] if found else []
