@@ -32,7 +32,7 @@ def _lock(folder: Path) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (FileExistsError, FileNotFoundError):
-        if folder.is_file():
+        if folder.is_file() or folder.is_symlink():  # no folder, and nobody is about to make one of it
             raise
         return False
     with contextlib.suppress(OSError):  # a file system without locks: then nobody gets the other lock either

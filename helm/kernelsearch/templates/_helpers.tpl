@@ -53,7 +53,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - name: KERNELSEARCH_DATABASE
   value: /var/lib/kernelsearch/journal.db
 - name: KERNELSEARCH_NAMESPACE
-  value: {{ .Release.Namespace }}
+  value: {{ .Release.Namespace | quote }}
 - name: KERNELSEARCH_SEARCH_NAMESPACES
   value: {{ include "kernelsearch.searchNamespaces" . | quote }}
 - name: KERNELSEARCH_ALLOWED_ORIGINS
