@@ -15,6 +15,7 @@ from kernelsearch.api.base import (
     ATOMIC_LIST,
     SET_LIST,
     ApiModel,
+    DataKey,
     Int64,
     Label,
     ObjectName,
@@ -129,7 +130,7 @@ class ConfigMapKeyRef(ApiModel):
 
     namespace: str = Field(min_length=1, max_length=63)
     name: ObjectName
-    key: ObjectName
+    key: DataKey
 
 
 class Knowledge(ApiModel):
