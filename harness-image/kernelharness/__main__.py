@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kernelharness import isolation, machine, native_arm, runner, zygote
+from kernelharness import code_folder, isolation, machine, native_arm, runner, zygote
 from kernelharness.compiler import execute as compile_in_sandbox
 from kernelharness.devices import expect_device, missing_device, open_device
 from kernelharness.devices.accelerator import AcceleratorError
@@ -92,18 +92,12 @@ def _judge(batch: Batch, language: Language, log: Log, options: argparse.Namespa
     except AcceleratorError as error:
         print(f"kernelharness: the device cannot be used: {error}", file=sys.stderr)
         return EXIT_DEVICE_FAULT
-    code = _code_folder(options.cache or scratch, f"{device.name}\0{torch.__version__}\0{sys.version}")
+    files = hashlib.sha256(str([(file.path, file.content) for file in batch.problem.files]).encode()).hexdigest()
+    code = code_folder.claim(options.cache or scratch, f"{device.name}\0{torch.__version__}\0{sys.version}\0{files}")
     compiles = options.torch_compile != "never"
     kind = CompilingJudge if missing else Judge
     setting = Setting(batch, language, device, Zygotes(light, heavy), log, compiles, scratch, code)
     return kind(setting, layers).run()
-
-
-def _code_folder(parent: Path, machine: str) -> Path:
-    """Of everything that compiled code depends on and its own names do not tell."""
-    folder = parent / f"inductor-{hashlib.sha256(machine.encode()).hexdigest()[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _enter(config: dict[str, Any], fds: list[int]) -> None:

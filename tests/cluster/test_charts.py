@@ -106,6 +106,7 @@ def test_the_operator_reads_what_the_values_say(objects: list[Object]) -> None:
     (deployment,) = of(objects, "Deployment")
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     settings = read_settings({each["name"]: each["value"] for each in container["env"]})
+    assert settings.namespace == "kernel-system"
     assert settings.evaluation_namespace("team-a") == "kernelsearch-evaluation"
     assert settings.evaluation_namespace("team-b") == "team-b-evaluation"
     assert settings.allowed_origins == ("http://vllm.models.svc:8000",)
@@ -127,7 +128,7 @@ def test_the_uninstall_hook_is_told_what_the_operator_is_told(objects: list[Obje
     assert pods[0]["serviceAccountName"] == pods[1]["serviceAccountName"]
 
 
-def test_cluster_wide_rights_are_our_kinds_and_events_only(objects: list[Object]) -> None:
+def test_cluster_wide_rights_are_our_kinds_events_and_a_look_at_nodes(objects: list[Object]) -> None:
     roles = {role["metadata"]["name"]: role for role in of(objects, "ClusterRole")}
     (binding,) = of(objects, "ClusterRoleBinding")
     assert rights(roles[binding["roleRef"]["name"]]) == {
@@ -136,6 +137,7 @@ def test_cluster_wide_rights_are_our_kinds_and_events_only(objects: list[Object]
         "kernelsearches/status": {"get", "patch", "update"},
         "acceleratorprofiles/status": {"get", "patch", "update"},
         "events": {"create", "patch"},
+        "nodes": {"list", "watch"},
     }
 
 
@@ -153,6 +155,11 @@ def test_rights_in_a_search_namespace(namespace: str, objects: list[Object]) -> 
         "configmaps": {"get", "create", "update"},
         "namespaces": {"get"},
     }
+
+
+def test_rights_in_the_releases_own_namespace(objects: list[Object]) -> None:
+    (role,) = of(objects, "Role", "kernel-system")
+    assert rights(role) == {"configmaps": {"get"}}
 
 
 @pytest.mark.parametrize("namespace", ["kernelsearch-evaluation", "team-b-evaluation"])
@@ -288,7 +295,13 @@ def kubectl(*arguments: str, cluster: dict[str, str]) -> subprocess.CompletedPro
         ("watch", "kernelsearches", "kube-system", "yes"),
         ("patch", "acceleratorprofiles", "", "no"),
         ("create", "events", "default", "yes"),
-        ("list", "nodes", "", "no"),
+        ("list", "nodes", "", "yes"),
+        ("patch", "nodes", "", "no"),
+        ("patch", "acceleratorprofiles/status", "", "yes"),
+        ("get", "configmaps", "{release}-system", "yes"),
+        ("list", "configmaps", "{release}-system", "no"),
+        ("get", "secrets", "{release}-system", "no"),
+        ("get", "configmaps", "kube-system", "no"),
     ],
 )
 def test_the_api_server_grants_the_operator_this_and_no_more(
@@ -296,7 +309,11 @@ def test_the_api_server_grants_the_operator_this_and_no_more(
 ) -> None:
     account = f"system:serviceaccount:{installed}-system:{installed}-kernelsearch"
     where = ["--namespace", place.format(release=installed)] if place else ["--all-namespaces"]
-    done = kubectl("auth", "can-i", verb, resource.format(release=installed), *where, "--as", account, cluster=cluster)
+    kind, _, part = resource.format(release=installed).partition("/")
+    what = (
+        [kind, f"--subresource={part}"] if part in ("exec", "log", "status") else [f"{kind}/{part}" if part else kind]
+    )
+    done = kubectl("auth", "can-i", verb, *what, *where, "--as", account, cluster=cluster)
     assert done.stdout.strip() == allowed, done.stderr
 
 

@@ -52,6 +52,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "kernelsearch.environment" -}}
 - name: KERNELSEARCH_DATABASE
   value: /var/lib/kernelsearch/journal.db
+- name: KERNELSEARCH_NAMESPACE
+  value: {{ .Release.Namespace | quote }}
 - name: KERNELSEARCH_SEARCH_NAMESPACES
   value: {{ include "kernelsearch.searchNamespaces" . | quote }}
 - name: KERNELSEARCH_ALLOWED_ORIGINS

@@ -82,7 +82,10 @@ Duration = Annotated[
     ),
 ]
 
-ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+"""As Kubernetes names objects: "../secrets/x", which as a part of a URL would be another object's, is none."""
+DataKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+"""Of a ConfigMap or a Secret."""
 Label = Annotated[str, Field(max_length=63)]
 
 Quantity = Annotated[

@@ -1,15 +1,16 @@
 """Read what a person wrote, as strictly as the API server would: `load_documents` and `check_update`.
 
-A file may hold KernelSearches, ConfigMaps (a problem's files) and AcceleratorProfiles. All of it is checked before
-anything is used, by the schema and CEL rules that the CRDs carry, and every error of a file is reported at once: which
-document, which field, what to do. Other kinds are left alone, so that the manifest for the cluster serves here too.
+A file may hold KernelSearches, AcceleratorProfiles and ConfigMaps (a problem's files, a profile's knowledge). All of it
+is checked before anything is used, by the schema and CEL rules that the CRDs carry, and every error of a file is
+reported at once: which document, which field, what to do. Other kinds are left alone, so that the manifest for the
+cluster serves here too.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class DocumentError(ValueError):
 
 
 class ConfigMap(ApiModel):
-    """The part of a core/v1 ConfigMap that a problem's source needs."""
+    """The part of a core/v1 ConfigMap that a problem's source or a profile's knowledge needs."""
 
     name: str
     namespace: str | None = None
@@ -91,6 +92,23 @@ class Documents:
         raise DocumentError(
             ["spec.problem.source.oci: not read without a cluster; give the files inline or as a ConfigMap"]
         )
+
+    def with_knowledge(self, profile: AcceleratorProfile, languages: Collection[str]) -> AcceleratorProfile:
+        """The profile with the texts that lie in ConfigMaps of this file. Raise DocumentError for those that do not."""
+        texts: dict[str, str] = {}
+        problems = []
+        for title, ref in profile.spec.knowledge_elsewhere(languages).items():
+            found = self.config_maps.get(ref.name)
+            if found is None or found.namespace not in (None, ref.namespace) or ref.key not in found.data:
+                problems.append(
+                    f"profile {profile.metadata.name}, knowledge {title!r}: no ConfigMap {ref.name} of namespace"
+                    f" {ref.namespace} with the key {ref.key} in the file; add it as another document"
+                )
+            else:
+                texts[title] = found.data[ref.key]
+        if problems:
+            raise DocumentError(problems)
+        return profile.model_copy(update={"spec": profile.spec.with_knowledge(texts)})
 
 
 def load_documents(source: Path | str) -> Documents:

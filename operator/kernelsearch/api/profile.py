@@ -6,6 +6,7 @@ chooses among what admins allow. A new chip is a profile and an image: no code, 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -14,6 +15,7 @@ from kernelsearch.api.base import (
     ATOMIC_LIST,
     SET_LIST,
     ApiModel,
+    DataKey,
     Int64,
     Label,
     ObjectName,
@@ -124,9 +126,11 @@ class HardwareFacts(ApiModel):
 
 
 class ConfigMapKeyRef(ApiModel):
+    """One key of a ConfigMap. In a cluster it is read in the operator's own namespace only."""
+
     namespace: str = Field(min_length=1, max_length=63)
     name: ObjectName
-    key: ObjectName
+    key: DataKey
 
 
 class Knowledge(ApiModel):
@@ -145,6 +149,10 @@ class Knowledge(ApiModel):
     """Only for these languages; none means all."""
     text: str | None = Field(default=None, max_length=16384)
     config_map_ref: ConfigMapKeyRef | None = None
+
+    def is_for(self, language: str) -> bool:
+        """Whether prompts for this language show it."""
+        return not self.languages or language in self.languages
 
 
 class LabelExpression(ApiModel):
@@ -209,9 +217,29 @@ class AcceleratorProfileSpec(ApiModel):
         known = ", ".join(toolchain.language for toolchain in self.toolchains)
         raise KeyError(f"no toolchain for language {language!r}; the profile has {known}")
 
+    def knowledge_elsewhere(self, languages: Collection[str]) -> Mapping[str, ConfigMapKeyRef]:
+        """Title -> where its text lies, of what prompts for these languages show and the profile does not hold."""
+        return {
+            entry.title: entry.config_map_ref
+            for entry in self.knowledge
+            if entry.config_map_ref and any(entry.is_for(language) for language in languages)
+        }
+
+    def with_knowledge(self, texts: Mapping[str, str]) -> AcceleratorProfileSpec:
+        """The spec with these texts (title -> text) in the place of their references."""
+        knowledge = tuple(
+            entry.model_copy(update={"text": texts[entry.title], "config_map_ref": None})
+            if entry.title in texts
+            else entry
+            for entry in self.knowledge
+        )
+        return self.model_copy(update={"knowledge": knowledge})
+
 
 class AcceleratorProfileStatus(ApiModel):
     observed_generation: Int64 | None = None
     matching_nodes: int | None = None
+    """Nodes that are ready and could run the profile's pods if they were empty."""
     allocatable_devices: int | None = None
+    """Of scheduling.resourceName on these nodes."""
     conditions: tuple[Condition, ...] = Field(default=(), max_length=16, json_schema_extra=map_list("type"))

@@ -16,6 +16,7 @@ from kernelsearch.api.base import (
     EMPTY_OBJECT,
     SET_LIST,
     ApiModel,
+    DataKey,
     Decimal,
     Duration,
     Int32,
@@ -168,7 +169,7 @@ class SecretKeyRef(ApiModel):
     name: ObjectName
     """A Secret in the search's namespace, labelled kernelsearch.dev/llm-credential=true, whose annotation
     kernelsearch.dev/allowed-origins lists the endpoint's origin."""
-    key: ObjectName
+    key: DataKey
 
 
 class Price(ApiModel):
@@ -288,7 +289,7 @@ class ConfigMapOutput(ApiModel):
             )
         )
     )
-    name: str = Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    name: ObjectName
     immutable: bool = False
     """Write immutable ConfigMaps <name>-<digest8> and keep the last one in status."""
 

@@ -106,7 +106,11 @@ def resolve(file: Path, overrides: Overrides, machine: Machine) -> Given:
         reasons = [f"target {name}: {why}" for name, why in skipped.items()]
         raise DocumentError([f"none of the targets of {search.metadata.name} can be judged on this machine", *reasons])
     search = search.model_copy(update={"spec": search.spec.model_copy(update={"targets": here})})
-    return Given(search, files, {target.profile: profiles[target.profile] for target in here}, skipped)
+    used = {
+        name: documents.with_knowledge(profiles[name], {target.language for target in here if target.profile == name})
+        for name in dict.fromkeys(target.profile for target in here)
+    }
+    return Given(search, files, used, skipped)
 
 
 def _why_not(target: Any, profiles: Mapping[str, AcceleratorProfile], machine: Machine) -> str:

@@ -2,13 +2,12 @@
 
 A search leaves its judge running so that the next `kernelsearch run` may adopt it. Here nobody would come back for it,
 so however the command ends, by Ctrl-C too, its process tree and its folder go first. Only compiled baselines stay,
-because compiling them takes longer than anything else. Neighbours: check.py, evaluate.py.
+because compiling them takes longer than anything else. Neighbours: check.py, evaluate.py, baselines.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Coroutine
@@ -16,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kernelsearch.cli.baselines import cache_folder, make_room
 from kernelsearch.cli.exits import CommandError, Exit
 from kernelsearch.evaluate.local import LocalEvaluator
 
@@ -32,18 +32,13 @@ async def passing_evaluator() -> AsyncIterator[LocalEvaluator]:
         raise CommandError(
             Exit.UNUSABLE, f"{cache} cannot be made: {error.strerror}; set XDG_CACHE_HOME to a folder of yours"
         ) from error
+    await asyncio.to_thread(make_room, cache)
     with tempfile.TemporaryDirectory(prefix="kernelsearch-") as folder:
         evaluator = LocalEvaluator(Path(folder), cache=cache)
         try:
             yield evaluator
         finally:
             await evaluator.cancel("")
-
-
-def cache_folder() -> Path:
-    """Of the user, by the XDG base directory specification: the judge's compiled baselines, safe to delete."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if given.startswith("/") else Path.home() / ".cache") / "kernelsearch" / "baselines"
 
 
 def run_until_told(main: Coroutine[Any, Any, _T]) -> _T:

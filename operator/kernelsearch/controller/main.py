@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from kernelsearch.controller.handlers import build_registry
 from kernelsearch.controller.health import LoopLag, SearchMetrics
+from kernelsearch.controller.profiles import ProfileStatuses
 from kernelsearch.controller.runner import Services
 from kernelsearch.controller.settings import Settings, SettingsError, read_settings
 from kernelsearch.controller.status import WRITES_PER_SECOND, Pace
@@ -72,6 +73,7 @@ async def _operate(settings: Settings) -> None:
                 liveness_endpoint=f"http://0.0.0.0:{settings.liveness_port}/healthz",
             ),
             services.cache.run(),
+            ProfileStatuses(kube).run(),
             sweep_for_ever(services),
             lag.measure(),
         )

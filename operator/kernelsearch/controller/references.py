@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pydantic import SecretStr, ValidationError
 
-from kernelsearch.api.profile import LabelSelector
+from kernelsearch.api.profile import ConfigMapKeyRef, LabelSelector
 from kernelsearch.api.resources import AcceleratorProfile, KernelSearch
 from kernelsearch.api.search_spec import LlmModel, SecretKeyRef, TargetSpec
 from kernelsearch.api.translate import (
@@ -54,7 +54,7 @@ class References:
     files: Mapping[str, str]
     problem_digest: str
     profiles: Mapping[str, AcceleratorProfile]
-    """By name."""
+    """By name, with the texts of their knowledge."""
     endpoints: Mapping[str, ModelEndpoint]
     """By the model's name in spec.llm."""
     placements: Mapping[str, Placement]
@@ -76,7 +76,13 @@ async def resolve(
     except TranslateError as error:
         raise Rejected("PolicyInvalid", str(error)) from error
     lookup = _Lookup(kube, namespace)
-    profiles = {target.profile: await _profile(lookup, target, namespace) for target in search.spec.targets}
+    found = {target.profile: await _profile(lookup, target, namespace) for target in search.spec.targets}
+    profiles = {
+        name: await _with_knowledge(
+            kube, settings.namespace, profile, {each.language for each in search.spec.targets if each.profile == name}
+        )
+        for name, profile in found.items()
+    }
     files, digest, changed = await _problem(lookup, store, search)
     if why := unknown_dimension(files[entry_file(search.spec.problem, files)], search.spec.problem.cases):
         raise Rejected("UnknownDimension", why, is_final=True)
@@ -154,6 +160,52 @@ async def _profile(lookup: _Lookup, target: TargetSpec, namespace: str) -> Accel
             f" {allowed}",
         )
     return profile
+
+
+async def _with_knowledge(
+    kube: Kube, home: str, profile: AcceleratorProfile, languages: Collection[str]
+) -> AcceleratorProfile:
+    """The profile with the texts that lie in ConfigMaps of `home`, as far as prompts for these languages show them."""
+    texts = {}
+    for title, ref in profile.spec.knowledge_elsewhere(languages).items():
+        texts[title] = await _knowledge(kube, home, ref, f"profile {profile.metadata.name}, knowledge {title!r}")
+    return profile.model_copy(update={"spec": profile.spec.with_knowledge(texts)}) if texts else profile
+
+
+async def _knowledge(kube: Kube, home: str, ref: ConfigMapKeyRef, where: str) -> str:
+    create = f"kubectl -n {home} create configmap {ref.name} --from-file={ref.key}=FILE"
+    if ref.namespace != home:
+        raise Rejected(
+            "KnowledgeNotAllowed",
+            f"{where}: the operator reads knowledge in its own namespace, {home}, and nowhere else; whoever owns the"
+            f" profile brings ConfigMap {ref.name} of namespace {ref.namespace} there ({create}) and sets"
+            f" configMapRef.namespace to {home}",
+        )
+    try:
+        config_map = await kube.find(CONFIG_MAPS, home, ref.name)
+    except KubeError as error:
+        if not error.is_forbidden:
+            raise
+        raise Rejected(
+            "KnowledgeForbidden",
+            f"{where}: the operator may not read ConfigMaps of its own namespace, {home}; helm upgrade gives it the"
+            f" Role for it ({error})",
+        ) from error
+    if config_map is None:
+        raise Rejected(
+            "KnowledgeNotFound",
+            f"{where}: there is no ConfigMap {ref.name} in namespace {home}; whoever owns the profile makes it with"
+            f" {create}",
+        )
+    texts: Mapping[str, str] = config_map.get("data") or {}
+    if ref.key not in texts:
+        keys = ", ".join(sorted(texts)) or "none"
+        raise Rejected(
+            "KnowledgeKeyNotFound",
+            f"{where}: ConfigMap {home}/{ref.name} has no text under the key {ref.key}, it has {keys}; whoever owns the"
+            " profile adds it, or names another key",
+        )
+    return texts[ref.key]
 
 
 async def _labels(lookup: _Lookup, selector: LabelSelector) -> dict[str, str]:

@@ -27,6 +27,8 @@ class SearchNamespace(BaseModel):
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
     database: Path
+    namespace: str
+    """The operator's own, where the ConfigMaps lie that profiles name as knowledge."""
     search_namespaces: tuple[SearchNamespace, ...]
     allowed_origins: tuple[str, ...] = ()
     evaluation_service_account: str = "default"
@@ -53,6 +55,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """Raise SettingsError when a variable is missing or cannot be used."""
     return Settings(
         database=Path(_needed(environment, "KERNELSEARCH_DATABASE")),
+        namespace=_needed(environment, "KERNELSEARCH_NAMESPACE"),
         search_namespaces=_namespaces(_needed(environment, "KERNELSEARCH_SEARCH_NAMESPACES")),
         allowed_origins=_origins(environment.get("KERNELSEARCH_ALLOWED_ORIGINS", "[]")),
         evaluation_service_account=environment.get("KERNELSEARCH_EVALUATION_SERVICE_ACCOUNT") or "default",

@@ -61,7 +61,7 @@ class SearchInputs:
             knowledge=tuple(
                 f"## {entry.title}\n\n{entry.text}"
                 for entry in profile.spec.knowledge
-                if entry.text and (not entry.languages or limits.language in entry.languages)
+                if entry.text and entry.is_for(limits.language)
             ),
             tolerance=_tolerance(self.spec),
             sources=sources,

@@ -2,25 +2,19 @@
 
 One watch for Jobs and one for Pods per evaluation namespace, whatever the number of searches, with a server-side label
 selector, so nothing of anybody else is ever read. Readers ask what is known and wait for the next change of one batch.
-A watch that breaks is taken up where it ended; one that is too old (410) is listed again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import defaultdict
 from collections.abc import Collection
+from functools import partial
 
-import aiohttp
-
-from kernelsearch.evaluate.kube import JOBS, PODS, Kind, Kube, KubeError, Object
+from kernelsearch.evaluate.follow import Listed, News, follow
+from kernelsearch.evaluate.kube import JOBS, PODS, Kind, Kube, Object, WatchEvent
 from kernelsearch.evaluate.manifests import SELECTOR
-
-log = logging.getLogger(__name__)
-
-RETRY_SECONDS = 2.0
 
 Key = tuple[str, str]
 """(namespace, Job name)"""
@@ -41,7 +35,9 @@ class EvaluationCache:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for kind, namespace in sorted(self._unsynced, key=str):
-                group.create_task(self._follow(kind, namespace))
+                group.create_task(
+                    follow(self._kube, kind, namespace, partial(self._hear, kind, namespace), labels=SELECTOR)
+                )
 
     async def wait_until_synced(self) -> None:
         """Return when everything was listed once: what is not in the cache now does not exist."""
@@ -83,29 +79,15 @@ class EvaluationCache:
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
-    async def _follow(self, kind: Kind, namespace: str) -> None:
-        version = ""
-        while True:
-            try:
-                if not version:
-                    objects, version = await self._kube.list_all(kind, namespace, labels=SELECTOR)
-                    self._replace(kind, namespace, objects)
-                async for event in self._kube.watch(kind, namespace, resource_version=version, labels=SELECTOR):
-                    self._heard_at[kind, namespace] = time.monotonic()
-                    version = event.object["metadata"]["resourceVersion"]
-                    if event.type == "DELETED":
-                        self._drop(kind, namespace, event.object)
-                    elif event.type != "BOOKMARK":
-                        self._put(kind, namespace, event.object)
-                self._heard_at[kind, namespace] = time.monotonic()
-            except KubeError as error:
-                if not error.is_missing:  # 410: the version is too old, which is normal after a long silence
-                    log.warning("watching %s in %s: %s", kind.plural, namespace, error)
-                    await asyncio.sleep(RETRY_SECONDS)
-                version = ""
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                log.warning("watching %s in %s broke off: %s", kind.plural, namespace, error or type(error).__name__)
-                await asyncio.sleep(RETRY_SECONDS)
+    def _hear(self, kind: Kind, namespace: str, news: News) -> None:
+        self._heard_at[kind, namespace] = time.monotonic()
+        match news:
+            case Listed(objects):
+                self._replace(kind, namespace, objects)
+            case WatchEvent("DELETED", each):
+                self._drop(kind, namespace, each)
+            case WatchEvent(_, each):
+                self._put(kind, namespace, each)
 
     def _replace(self, kind: Kind, namespace: str, objects: list[Object]) -> None:
         fresh = {each["metadata"]["name"]: each for each in objects}
@@ -113,7 +95,6 @@ class EvaluationCache:
             self._drop(kind, namespace, self._objects[kind, namespace][name])
         for each in objects:
             self._put(kind, namespace, each)
-        self._heard_at[kind, namespace] = time.monotonic()
         self._unsynced.discard((kind, namespace))
         if not self._unsynced:
             self._synced.set()

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -44,12 +45,18 @@ class Kind:
     namespaced: bool = True
 
     def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
-        """The URL path; namespace None means all of them, or a cluster-scoped kind."""
+        """The URL path; namespace None means all of them, or a cluster-scoped kind.
+
+        A name is one part of it whatever it holds: "../secrets/x" is no way from a ConfigMap to a Secret. Raise
+        KubeError 404 for "." and "..", which no object can be called and no quoting can keep.
+        """
         parts = [self.prefix]
         if self.namespaced and namespace is not None:
             parts += ["namespaces", namespace]
         parts += [part for part in (self.plural, name, subresource) if part]
-        return "/".join(parts)
+        if {".", ".."} & set(parts):
+            raise KubeError(404, "NotFound", f"no object of {self.plural} can be called {name!r}")
+        return "/".join([parts[0], *(quote(part, safe="") for part in parts[1:])])
 
 
 CONFIG_MAPS = Kind("/api/v1", "configmaps")
@@ -57,6 +64,7 @@ SECRETS = Kind("/api/v1", "secrets")
 PODS = Kind("/api/v1", "pods")
 EVENTS = Kind("/api/v1", "events")
 NAMESPACES = Kind("/api/v1", "namespaces", namespaced=False)
+NODES = Kind("/api/v1", "nodes", namespaced=False)
 JOBS = Kind("/apis/batch/v1", "jobs")
 SEARCHES = Kind("/apis/kernelsearch.dev/v1alpha1", "kernelsearches")
 PROFILES = Kind("/apis/kernelsearch.dev/v1alpha1", "acceleratorprofiles", namespaced=False)

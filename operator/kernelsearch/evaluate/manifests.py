@@ -15,7 +15,7 @@ from typing import Any
 
 from kernelharness.protocol import Batch
 
-from kernelsearch.api.profile import AcceleratorProfileSpec, PodResources
+from kernelsearch.api.profile import AcceleratorProfileSpec, PodResources, Scheduling
 from kernelsearch.evaluate.base import BatchRequest
 
 Object = dict[str, Any]
@@ -258,7 +258,7 @@ def _container(placement: Placement) -> Object:
             {"name": "KERNELHARNESS_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
             {"name": "HOME", "value": "/tmp"},
         ],
-        "resources": _resources(placement),
+        "resources": pod_resources(placement.profile.scheduling, placement.devices),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -276,8 +276,8 @@ def _container(placement: Placement) -> Object:
     }
 
 
-def _resources(placement: Placement) -> Object:
-    scheduling = placement.profile.scheduling
+def pod_resources(scheduling: Scheduling, devices: int = 1) -> Object:
+    """Requests and limits of an evaluation pod's one container."""
     asked = scheduling.resources or PodResources()
     requests = {key: str(value) for key, value in asked.requests.items()}
     limits = {key: str(value) for key, value in asked.limits.items()}
@@ -285,7 +285,7 @@ def _resources(placement: Placement) -> Object:
     requests |= {key: value for key, value in DEFAULT_REQUESTS.items() if key not in requests and key not in limits}
     limits |= {key: requests.get(key, value) for key, value in DEFAULT_LIMITS.items() if key not in asked.limits}
     if scheduling.resource_name:
-        limits[scheduling.resource_name] = requests[scheduling.resource_name] = str(placement.devices)
+        limits[scheduling.resource_name] = requests[scheduling.resource_name] = str(devices)
     return {"requests": requests, "limits": limits}
 
 

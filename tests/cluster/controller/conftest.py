@@ -38,6 +38,8 @@ class Place:
     pods: str
     profile: str
     image: str
+    home: str = "operator"
+    """The operator's own namespace; only the tests that need one make it."""
 
     def profile_document(self, **scheduling: Any) -> Object:
         resources = {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}}
@@ -247,6 +249,7 @@ def operator(place: Place, cluster: dict[str, str], tmp_path: Path) -> Iterator[
         **os.environ,
         "KUBECONFIG": cluster["KUBECONFIG"],
         "KERNELSEARCH_DATABASE": str(tmp_path / "journal.db"),
+        "KERNELSEARCH_NAMESPACE": place.home,
         "KERNELSEARCH_SEARCH_NAMESPACES": json.dumps(served),
         "KERNELSEARCH_LOG_LEVEL": "INFO",
     }

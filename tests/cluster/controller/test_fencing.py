@@ -163,7 +163,7 @@ async def test_healthz_fails_when_the_watches_are_dead(
 ) -> None:
     """kopf's trap: only PermanentError makes /healthz fail; any other exception is answered with 200."""
     served = SearchNamespace(name=place.searches, evaluation_namespace=place.pods)
-    settings = Settings(database=tmp_path / "journal.db", search_namespaces=(served,))
+    settings = Settings(database=tmp_path / "journal.db", namespace=place.home, search_namespaces=(served,))
     services = Services(
         kube=kube,
         store=await SqliteStore.open(settings.database),

@@ -108,3 +108,55 @@ def test_the_key_comes_from_the_environment_and_is_not_shown(tmp_path: Path, mon
     assert key is not None
     assert key.get_secret_value() == "canary"
     assert "canary" not in repr(inputs)
+
+
+GUIDED = (
+    MANIFEST.replace("profile: x86-64-v3, language: cpp", "profile: mine, language: cpp")
+    + """
+---
+apiVersion: kernelsearch.dev/v1alpha1
+kind: AcceleratorProfile
+metadata: {name: mine}
+spec:
+  vendor: cpu
+  arch: x86-64-v2
+  scheduling: {}
+  toolchains: [{language: cpp, image: judge}, {language: pytorch, image: judge}]
+  knowledge:
+  - {title: guide, languages: [cpp], configMapRef: {namespace: kernelsearch, name: guides, key: guide.md}}
+  - {title: for others, languages: [pytorch], configMapRef: {namespace: kernelsearch, name: guides, key: other.md}}
+"""
+)
+GUIDES = """
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: guides}
+data: {guide.md: Mind the gap.}
+"""
+
+
+def test_knowledge_is_read_from_the_config_maps_of_the_file(tmp_path: Path) -> None:
+    for guides in (GUIDES, GUIDES.replace("{name: guides}", "{name: guides, namespace: kernelsearch}")):
+        given = resolve(write(tmp_path, GUIDED + guides), Overrides(), MACHINE)
+        knowledge = given.inputs("uid").profiles["mine"].spec.knowledge
+        assert [(entry.title, entry.text) for entry in knowledge] == [("guide", "Mind the gap."), ("for others", None)]
+
+
+@pytest.mark.parametrize(
+    "guides",
+    [
+        "",
+        GUIDES.replace("guides", "guide"),
+        GUIDES.replace("guide.md", "guide.txt"),
+        GUIDES.replace("{name: guides}", "{name: guides, namespace: team-a}"),
+    ],
+    ids=["no ConfigMap", "another name", "another key", "another namespace"],
+)
+def test_knowledge_that_is_not_in_the_file_is_told_what_to_add(tmp_path: Path, guides: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        resolve(write(tmp_path, GUIDED + guides), Overrides(), MACHINE)
+    assert str(caught.value) == (
+        "profile mine, knowledge 'guide': no ConfigMap guides of namespace kernelsearch with the key guide.md in the"
+        " file; add it as another document"
+    )

@@ -9,6 +9,7 @@ from kernelsearch.controller.settings import SettingsError, read_settings
 
 GOOD = {
     "KERNELSEARCH_DATABASE": "/var/lib/kernelsearch/journal.db",
+    "KERNELSEARCH_NAMESPACE": "kernelsearch",
     "KERNELSEARCH_SEARCH_NAMESPACES": json.dumps(
         [
             {"name": "team-a", "evaluationNamespace": "team-a-evaluation"},
@@ -37,6 +38,7 @@ def test_origins_are_a_json_list_or_words(text: str) -> None:
     ("variable", "value"),
     [
         ("KERNELSEARCH_DATABASE", ""),
+        ("KERNELSEARCH_NAMESPACE", ""),
         ("KERNELSEARCH_SEARCH_NAMESPACES", ""),
         ("KERNELSEARCH_SEARCH_NAMESPACES", "[]"),
         ("KERNELSEARCH_SEARCH_NAMESPACES", "team-a"),

@@ -7,11 +7,12 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
 from kernelsearch.evaluate.cache import EvaluationCache
-from kernelsearch.evaluate.kube import JOBS, PODS, Kube, KubeError
+from kernelsearch.evaluate.kube import CONFIG_MAPS, JOBS, PODS, Kube, KubeError
 from kubernetes.aio import client
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -115,6 +116,21 @@ async def test_a_missing_object_is_none_and_deleting_it_a_success(server: ApiSer
     server.script = [refusal(404, "NotFound")]
     assert await kube.find(PODS, "n", "p") is None
     await kube.delete(PODS, "n", "p")
+
+
+@pytest.mark.parametrize(
+    "name", ["../secrets/key", "../../b/secrets/key", "x/../../secrets/key", "key?watch", "%2e%2e/x"]
+)
+async def test_a_name_leads_to_no_other_resource(server: ApiServer, kube: Kube, name: str) -> None:
+    server.script = [answer(200, POD)]
+    await kube.find(CONFIG_MAPS, "a", name)
+    assert server.seen == [f"GET /api/v1/namespaces/a/configmaps/{quote(name, safe='')}"]
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+async def test_a_name_that_no_object_can_have_is_not_asked_for(server: ApiServer, kube: Kube, name: str) -> None:
+    assert await kube.find(CONFIG_MAPS, "a", name) is None
+    assert server.seen == []
 
 
 async def test_a_namesake_is_not_deleted(server: ApiServer, kube: Kube) -> None:
