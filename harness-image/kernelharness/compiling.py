@@ -53,7 +53,7 @@ class CompilingJudge(Judge):
         self.setting.tell_problem(headers, self.missing)
 
     def _try(self, candidate: Candidate, compiled: Compiled, walls: dict[str, float]) -> Result:
-        folder = WarmFolder() if self.language.needs_warmup else None
+        folder = WarmFolder(self.language.prepared_folder()) if self.language.needs_warmup else None
         try:
             if folder is not None:
                 with measured(walls, "warmup"):

@@ -168,7 +168,7 @@ class Judge:
         return result
 
     def _try(self, candidate: Candidate, compiled: Compiled, walls: dict[str, float]) -> Result:
-        folder = WarmFolder() if self.language.needs_warmup else None
+        folder = WarmFolder(self.language.prepared_folder()) if self.language.needs_warmup else None
         runner: Runner | None = None
         trial: Trial | None = None
         try:

@@ -26,8 +26,11 @@ from kernelharness.verdicts import Rejection
 class WarmFolder:
     """What a warm-up left behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, prepared: Path | None) -> None:
+        """`prepared`: what it begins with."""
         self.path = Path(tempfile.mkdtemp(prefix="warm-"))
+        if prepared is not None:
+            shutil.copytree(prepared, self.path, dirs_exist_ok=True)
         self.digest = ""
 
     def freeze(self) -> None:

@@ -50,7 +50,7 @@ class CpuDevice(Device):
     """The CPUs that this process may use."""
 
     touch_bytes = Device.round_bytes
-    process_spread = 0.012
+    process_spread = 0.02
 
     def __init__(self) -> None:
         self.threads = machine.usable_cpus()

@@ -10,6 +10,7 @@ Neighbours: base.py (the interface), cuda_outputs.py (results), cuda_passes.py (
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -50,6 +51,10 @@ _LATE_NS = 200_000.0
 _RECENT, _RECENT_LATE = 8, 6
 _LEAST_LATE, _LATE_SHARE = 3, 1 / 3
 """A late run now and then is the machine's. So many of the last ones, or such a share of all, are the candidate's."""
+_SPREAD, _SPREAD_ON_ONE_CPU = 0.005, 0.002
+"""Of two processes, where each launches from a CPU of its own and where all launch from the same one: 200 runs each of
+eager against itself on an H100; docs/decisions/0013.
+"""
 _SPINNING_CPUS = 4
 """With so many, T can keep one busy while it waits."""
 _CEILING_BYTES = 1 << 30
@@ -73,9 +78,7 @@ class CudaDevice(Device):
     reads_references = True
     streams_sets = True
     screening = SCREENING_DEVICE
-    process_spread = 0.003
     run_spread_ns = 12_000.0
-    """Of 138 runs of eager against itself on an H100; docs/decisions/0013."""
 
     def __init__(self) -> None:
         torch.cuda.init()  # type: ignore[no-untyped-call]
@@ -89,6 +92,8 @@ class CudaDevice(Device):
         self.driver = self._nvml.driver()
         self.threads = machine.usable_cpus()
         self._spins = self.threads >= _SPINNING_CPUS
+        self._launch_cpu = self._keep_a_cpu_for_launching()
+        self.process_spread = _SPREAD if self._launch_cpu is None else _SPREAD_ON_ONE_CPU
         self.cache_bytes = int(properties.L2_cache_size)
         self.memory_bytes = machine.memory_limit()
         self.passes = CudaPasses(self._cudart, self._kernels)
@@ -118,6 +123,15 @@ class CudaDevice(Device):
         self._returns: deque[float] = deque(maxlen=_CALIBRATIONS)
         """Nanoseconds until T had its canary back from the device after empty runs."""
         self._calibrate()
+
+    def _keep_a_cpu_for_launching(self) -> int | None:
+        """A CPU that T leaves alone; None where others use these CPUs too, for then the kernel knows best."""
+        cpus = sorted(os.sched_getaffinity(0))
+        if len(cpus) != self.threads or not self._spins:
+            return None
+        chosen = cpus[len(cpus) // 2]
+        os.sched_setaffinity(0, set(cpus) - {chosen})
+        return chosen
 
     def _region(self, nbytes: int) -> Region:
         size = max(1, -(-nbytes // _PAGE)) * _PAGE
@@ -182,6 +196,14 @@ class CudaDevice(Device):
 
     def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> list[Tensor]:
         return self._of(runner).read(count, tuple(facts))
+
+    def settle(self, runner: Runner) -> None:
+        """All runners launch from one CPU. They never run at once, and how far a CPU is from T, and how fast it wakes
+        up, would be worth tens of microseconds of every run to one process or the other.
+        """
+        if self._launch_cpu is not None:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(runner.pid, {self._launch_cpu})
 
     def waited_ns(self, runner: Runner) -> int:
         return runner.waited_ns(first_thread=True)  # it launches; the others only wake up when it is continued

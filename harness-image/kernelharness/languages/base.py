@@ -163,6 +163,10 @@ class Language(ABC):
         """What these need of the device, as `resources` names it."""
         return {}
 
+    def prepared_folder(self) -> Path | None:
+        """What `prepare_zygote` compiled and every warm-up would compile anew; its folder begins with it."""
+        return None
+
     def prepare_zygote(self, arch: str) -> None:  # noqa: B027  (most languages need nothing)
         """Import, in the process that all Python runners are forked from, what every candidate would import.
 

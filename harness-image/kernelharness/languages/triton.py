@@ -10,8 +10,10 @@ Neighbours: pytorch.py (loads the module), ../warmup.py (the two runners), stand
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -45,6 +47,7 @@ class Triton(PyTorch):
         os.environ["TRITON_CACHE_AUTOTUNING"] = "1"
         with contextlib.suppress(ImportError):
             import triton
+            import triton.experimental.gluon
             import triton.language
             from triton.backends.nvidia.compiler import get_ptxas_version
             from triton.runtime.build import platform_key
@@ -54,7 +57,11 @@ class Triton(PyTorch):
             _hash_package()
             with contextlib.suppress(AssertionError):  # no driver: nothing will be launched
                 os.environ["TRITON_LIBCUDA_PATH"] = _driver_folder()
+                _driver_stub()
             assert triton is not None
+
+    def prepared_folder(self) -> Path | None:
+        return _driver_stub() if "TRITON_LIBCUDA_PATH" in os.environ else None
 
     def call_errors(self, text: str, source: str) -> list[CompileError]:
         """Triton's last error, at the line that it quotes; its own numbers count from the kernel's start."""
@@ -109,6 +116,21 @@ def _driver_folder() -> str:
 
     folders: Sequence[str] = libcuda_dirs()
     return folders[0]
+
+
+@functools.cache
+def _driver_stub() -> Path:
+    """A cache that holds what Triton compiles to reach the driver, whatever the kernel."""
+    from triton.backends.nvidia.driver import CudaUtils
+
+    folder, before = tempfile.mkdtemp(prefix="triton-"), os.environ.get("TRITON_CACHE_DIR")
+    os.environ["TRITON_CACHE_DIR"] = folder
+    with contextlib.suppress(Exception):  # it fails again, and is told, when a candidate needs it
+        CudaUtils()
+    del os.environ["TRITON_CACHE_DIR"]
+    if before is not None:
+        os.environ["TRITON_CACHE_DIR"] = before
+    return Path(folder)
 
 
 def _make_driver(arch: str) -> Any:
