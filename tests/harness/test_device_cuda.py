@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from kernelharness.devices.base import OutputFault
 from kernelharness.devices.cuda import CudaDevice
+from kernelharness.devices.cuda_outputs import _spread
 from kernelharness.protocol import Verdict
 
 CANDIDATE: Any = SimpleNamespace(trusted=False, pid=1)
@@ -63,3 +64,24 @@ def test_each_candidate_begins_without_suspicion(device: CudaDevice) -> None:
         run(device, CANDIDATE, late=index % 2 == 0)
     device.admit(CANDIDATE)
     device.expect_clean()
+
+
+@pytest.mark.parametrize("nbytes", [1, 4096, 4097, 65_539, 7_516_192_768])
+@pytest.mark.parametrize("phase", [0.0, 0.37, 1.0])
+def test_a_glimpse_is_spread_over_the_whole_output_and_stays_in_it(nbytes: int, phase: float) -> None:
+    rows = _spread(1000, nbytes, phase)
+    end = rows.address + (rows.count - 1) * rows.pitch + rows.width
+    assert rows.address >= 1000
+    assert end <= 1000 + nbytes
+    assert rows.count == 1 or rows.pitch >= rows.width
+    # No gap is longer than two rows are apart.
+    assert rows.address - 1000 < 2 * max(rows.pitch, 1)
+    assert 1000 + nbytes - end < 2 * max(rows.pitch, 1)
+    if phase == 1.0:
+        assert end == 1000 + nbytes  # what is written last
+
+
+def test_short_runs_make_intervals_wider(device: CudaDevice) -> None:
+    device.process_spread = 0.002
+    assert device.spread(1e12) == pytest.approx(0.002)
+    assert device.spread(4e6) == pytest.approx(0.0036, abs=1e-4)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kernelharness.languages.base import CompileError, get_language
 from kernelharness.languages.header import PLUMBING
 from kernelharness.protocol import CaseFact, TensorFact, Toolchain
+from kernelharness.warmup import WarmFolder
 
 FACT = CaseFact(
     case="default",
@@ -79,3 +82,19 @@ def test_triton_is_warmed_up_and_checked_as_python() -> None:
     command = triton.compile_command(Toolchain(language="triton", arch="sm_90a", vendor="nvidia"), "k.py", "k", "inc")
     assert command[-1] == "k.py"
     assert triton.warmup_environment("folder", "sm_90a")["TRITON_CACHE_DIR"] == "folder"
+
+
+def test_a_warm_folder_begins_with_what_every_candidate_would_compile_anew(tmp_path: Path) -> None:
+    (tmp_path / "ABC").mkdir()
+    (tmp_path / "ABC" / "stub.so").write_bytes(b"stub")
+    folder = WarmFolder(tmp_path)
+    try:
+        stub = folder.path / "ABC" / "stub.so"
+        assert stub.read_bytes() == b"stub"
+        stub.write_bytes(b"the candidate's own")
+        assert (tmp_path / "ABC" / "stub.so").read_bytes() == b"stub"
+        folder.freeze()
+        folder.expect_frozen()
+    finally:
+        folder.remove()
+    assert not folder.path.exists()

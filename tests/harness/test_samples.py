@@ -20,6 +20,7 @@ def test_disturbed_blocks_are_left_out_when_there_are_enough_others() -> None:
         samples.add(block(9000, 100, disturbed=True))
     assert samples.ratios("eager", CANDIDATE) == pytest.approx([math.log(2)] * MIN_BLOCKS)
     assert samples.call_ns("eager") == 20
+    assert samples.run_ns("eager") == 200
     assert samples.disturbed == MIN_BLOCKS
     assert not samples.is_noisy
 
@@ -32,3 +33,10 @@ def test_disturbed_blocks_count_when_there_are_too_few_others() -> None:
     assert len(samples.ratios("eager", CANDIDATE)) == 4
     assert samples.clean_ratios("eager", CANDIDATE) == pytest.approx([math.log(2)])
     assert samples.is_noisy
+
+
+def test_a_block_is_the_time_of_all_its_rounds() -> None:
+    samples = Samples(["eager", CANDIDATE], calls=10, rounds=4)
+    samples.add(block(800, 400))
+    assert samples.run_ns("eager") == 200
+    assert samples.call_ns(CANDIDATE) == 10
