@@ -248,7 +248,7 @@ class CudaDevice(Device):
         runner.resume()
         runner.wait(deadline, spin=self._spins)
         end = time.perf_counter_ns()
-        early = outputs.look(same=empty)  # not on the clock: it takes an arm no longer, and not always as long
+        early = outputs.look(same=empty)  # off the clock: how long it takes says nothing of the arm
         runner.stop()
         self._expect_return(empty)
         if not runner.trusted:

@@ -149,8 +149,9 @@ class RemoteOutputs:
     def look(self, *, same: bool = False) -> bytes | None:
         """The chosen bytes as they are now; None when the reports lead nowhere. `same`: reports were not renewed.
 
-        Called while the clock runs, and read by the copy engine: a kernel would make the device switch to this process,
-        which takes longer than this, and not always as long. So it does not wait for the runner's own work either.
+        Asked as soon as the runner says that it is done, and answered by the copy engine: a kernel would make the device
+        switch to this process, which takes longer than this, and not always as long. So it does not wait for the
+        runner's own work either.
         """
         assert self._window is not None
         if not same:
@@ -173,7 +174,7 @@ class RemoteOutputs:
         return self._staging.seen[:read].tobytes()
 
     def _aim(self) -> None:
-        """While the clock runs, so only the picks are looked at, one by one."""
+        """Of the picks alone, one by one: between a call and the look at its outputs every microsecond counts."""
         self._rows = []
         if self._window is None or len(self._raw) != REPORT_BYTES * self._calls * len(self._window.outputs):
             return
