@@ -149,9 +149,9 @@ class RemoteOutputs:
     def look(self, *, same: bool = False) -> bytes | None:
         """The chosen bytes as they are now; None when the reports lead nowhere. `same`: reports were not renewed.
 
-        Asked as soon as the runner says that it is done, and answered by the copy engine: a kernel would make the device
-        switch to this process, which takes longer than this, and not always as long. So it does not wait for the
-        runner's own work either.
+        Asked as soon as the runner says that it is done, and answered by the copy engine: a kernel would make the
+        device switch to this process, which takes longer than this, and not always as long. So it does not wait for
+        the runner's own work either.
         """
         assert self._window is not None
         if not same:
