@@ -11,7 +11,7 @@ from devcluster.instance import Instance
 from devcluster.kubectl import kubectl
 
 # A volume of mode ReadWriteOncePod may have no other mode.
-_MODES = {f"local-{number:02}": "ReadWriteOnce" if number < 12 else "ReadWriteOncePod" for number in range(16)}
+_MODES = {f"local-{number:02}": "ReadWriteOnce" if number < 12 else "ReadWriteOncePod" for number in range(20)}
 
 
 def _volume(instance: Instance, name: str, mode: str) -> dict[str, Any]:
