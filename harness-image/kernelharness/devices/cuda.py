@@ -3,7 +3,7 @@
 Runners can write what they map and can leave work behind, so T keeps every input in memory of its own and shows copies:
 decoys first, then, while the runner stands still, the real ones with a canary directly behind the copy. A canary is a
 kernel that occupies the whole device and flushes the L2; late, it has met somebody's work. After the runner said that
-it is done T glimpses outputs before it looks at the clock; when the runner stands still it compares that and the rest.
+it is done T takes the time and glimpses outputs; when the runner stands still it compares what it saw, and the rest.
 References are shown the same inputs behind the same canary, without decoys: nothing to fool.
 Neighbours: base.py (the interface), cuda_outputs.py (results), cuda_passes.py (values), ../cuda_memory.py (runners).
 """
@@ -52,8 +52,8 @@ _RECENT, _RECENT_LATE = 8, 6
 _LEAST_LATE, _LATE_SHARE = 3, 1 / 3
 """A late run now and then is the machine's. So many of the last ones, or such a share of all, are the candidate's."""
 _SPREAD, _SPREAD_ON_ONE_CPU = 0.005, 0.003
-"""Of two processes, where each launches from a CPU of its own (fitted to 200 runs of eager against itself on an H100) and
-where all launch from the same one (199 of 200 intervals held 1 with it); docs/decisions/0013.
+"""Of two processes. Where each launches from a CPU of its own: fitted to 200 runs of eager against itself on an H100.
+Where all launch from the same one: 199 of 200 intervals held 1 with it. docs/decisions/0013.
 """
 _SPINNING_CPUS = 4
 """With so many, T can keep one busy while it waits."""
