@@ -50,7 +50,11 @@ class Block:
 
 
 class DevicePool:
-    """Output memory of a native candidate: as a caching allocator, it never gives anything back to the device."""
+    """Output memory of a native candidate: as a caching allocator, it never gives anything back to the device.
+
+    What was given back last is taken first. A run's results are let go of from the last to the first, so those of the
+    next run lie where they lay, and T looks there as soon as a call has returned.
+    """
 
     def __init__(self, cudart: Cudart, stream: int) -> None:
         self._cudart = cudart

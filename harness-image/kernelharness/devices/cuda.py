@@ -31,6 +31,7 @@ from kernelharness.devices.cuda_outputs import RemoteOutputs, Staging
 from kernelharness.devices.cuda_passes import CudaPasses, CudaRefill
 from kernelharness.devices.cudart import CudaError, Cudart
 from kernelharness.devices.judge_kernels import JudgeKernels
+from kernelharness.devices.lateness import Lateness
 from kernelharness.devices.nvml import Nvml
 from kernelharness.layout import Layout
 from kernelharness.processes import Runner
@@ -48,10 +49,7 @@ _WARM_SECONDS = 0.3
 _LATE_FACTOR = 1.5
 _LATE_NS = 200_000.0
 """A canary, or a copy, is late when it takes so many times what it takes on an idle device, and this much more."""
-_RECENT, _RECENT_LATE = 8, 6
-_LEAST_LATE, _LATE_SHARE = 3, 1 / 3
-"""A late run now and then is the machine's. So many of the last ones, or such a share of all, are the candidate's."""
-_SPREAD, _SPREAD_ON_ONE_CPU = 0.005, 0.003
+_SPREAD, _SPREAD_ON_ONE_CPU = 0.005, 0.002
 """Of two processes. Where each launches from a CPU of its own: fitted to 200 runs of eager against itself on an H100.
 Where all launch from the same one: 199 of 200 intervals held 1 with it. docs/decisions/0013.
 """
@@ -113,15 +111,12 @@ class CudaDevice(Device):
         self._windows: dict[int, Window] = {}
         self._exposed: list[tuple[str, int, int]] = []
         self._suspect: Runner | None = None
-        self._late = ""
-        """What was late in the run that is going on; empty when nothing was."""
+        self._lateness = Lateness()
         self._busy = False
         """A time of the block that is going on may be wrong."""
-        self._runs: dict[bool, list[bool]] = {}
-        """By trust: which runs since the candidate was admitted had something late in them."""
         self.idle = Idle()
         self._returns: deque[float] = deque(maxlen=_CALIBRATIONS)
-        """Nanoseconds until T had its canary back from the device after empty runs."""
+        """Nanoseconds from the end of empty runs until the device had done a canary."""
         self._calibrate()
 
     def _keep_a_cpu_for_launching(self) -> int | None:
@@ -210,13 +205,10 @@ class CudaDevice(Device):
 
     def admit(self, runner: Runner) -> None:
         self._suspect = runner
-        self._runs = {True: [], False: []}
+        self._lateness.reset()
 
     def expect_clean(self) -> None:
-        for runs in self._runs.values():
-            if sum(runs) >= max(_LEAST_LATE, _LATE_SHARE * len(runs)):
-                text = f"the device was at work between calls in {sum(runs)} of {len(runs)} runs"
-                raise OutputFault(Verdict.BACKGROUND_WORK, text)
+        self._lateness.expect_none()
 
     def forget(self, runner: Runner) -> None:
         self._windows.pop(runner.pid, None)
@@ -237,7 +229,7 @@ class CudaDevice(Device):
         outputs = self._of(runner)
         window = self._windows[runner.pid]
         empty = bool(order.flags & RunFlag.EMPTY)
-        self._late = ""
+        self._lateness.begin_run()
         ranges = ([], []) if runner.trusted else outputs.ranges()
         outputs.choose(self._random, order.a or window.calls)
         if not runner.trusted:
@@ -248,9 +240,14 @@ class CudaDevice(Device):
         runner.resume()
         runner.wait(deadline, spin=self._spins)
         end = time.perf_counter_ns()
-        early = outputs.look(same=empty)  # off the clock: how long it takes says nothing of the arm
+        outputs.glimpse()
+        self._begin_canary()
+        if not empty:
+            outputs.follow()
+        self._expect_return(end, runner, empty)
+        early = outputs.glimpsed()
         runner.stop()
-        self._expect_return(empty)
+        self._expect_idle("after a call had returned")
         if not runner.trusted:
             self._expect_unchanged(window)
             if early is not None and early != outputs.look_again():
@@ -284,54 +281,51 @@ class CudaDevice(Device):
         self._cudart.wait(after)
         self._current = window
         copy_limit = _LATE_FACTOR * (moved / self.idle.bytes_per_ns + _LATE_NS)
-        self._judge_time("while its inputs were being written", self._cudart.elapsed_ns(before, copied), copy_limit)
+        self._lateness.judge("while its inputs were being written", self._cudart.elapsed_ns(before, copied), copy_limit)
         after_copy = self._cudart.elapsed_ns(copied, after)
-        self._judge_time("when its inputs were there, before it was told to begin", after_copy, self._canary_limit)
+        self._lateness.judge("when its inputs were there, before it was told to begin", after_copy, self._canary_limit)
 
-    def _expect_return(self, empty: bool) -> None:
+    def _expect_return(self, end: int, runner: Runner, empty: bool) -> None:
         """Whatever the runner has left on the device keeps T's canary back; empty runs tell how long it takes without.
 
-        By T's own clock: on the device, time begins when the device has switched to T.
+        By T's own clock, from the end of the call: on the device, time begins when the device has switched to T.
         """
-        begin = time.perf_counter_ns()
-        self._expect_idle("after a call had returned")
-        took_ns = float(time.perf_counter_ns() - begin)
+        self._end_canary()
+        took_ns = float(time.perf_counter_ns() - end)
         if empty:
             self._returns.append(took_ns)
-        elif self._returns:
+            return
+        self._lateness.returned(took_ns, trusted=runner.trusted)
+        if self._returns:
             limit = _LATE_FACTOR * _median(self._returns) + _LATE_NS
-            self._judge_time("when the call was said to be done", took_ns, limit)
+            self._lateness.judge("when the call was said to be done", took_ns, limit)
 
     def _expect_idle(self, when: str) -> None:
-        self._judge_time(when, self._canary_ns(), self._canary_limit)
+        self._lateness.judge(when, self._canary_ns(), self._canary_limit)
+
+    def _begin_canary(self) -> None:
+        self._cudart.record(self._events[0])
+        self._kernels.canary(self._sweep.address, self._sweep.nbytes)
+        self._cudart.record(self._events[3])
+
+    def _end_canary(self) -> float:
+        """What it took, on the device, in ns."""
+        self._cudart.wait(self._events[3])
+        return self._cudart.elapsed_ns(self._events[0], self._events[3])
 
     def _canary_ns(self) -> float:
-        start, end = self._events[0], self._events[3]
-        self._cudart.record(start)
-        self._kernels.canary(self._sweep.address, self._sweep.nbytes)
-        self._cudart.record(end)
-        self._cudart.wait(end)
-        return self._cudart.elapsed_ns(start, end)
+        self._begin_canary()
+        return self._end_canary()
 
     @property
     def _canary_limit(self) -> float:
         return _LATE_FACTOR * self.idle.canary_ns + _LATE_NS
 
-    def _judge_time(self, when: str, took_ns: float, limit_ns: float) -> None:
-        """Note that T's own work took too long."""
-        if took_ns > limit_ns:
-            times = f"{took_ns / 1e3:.0f} us for what takes {limit_ns / 1e3:.0f} us at most"
-            self._late = f"the device was at work {when}: {times}"
-
     def _weigh(self, runner: Runner) -> None:
         """Note whether the run was late. Raise OutputFault when nearly all of the last ones were."""
-        if self._suspect is None:
-            return
-        runs = self._runs[runner.trusted]
-        runs.append(bool(self._late))
-        self._busy = self._busy or bool(self._late and not runner.trusted)
-        if sum(runs[-_RECENT:]) >= _RECENT_LATE:
-            raise OutputFault(Verdict.BACKGROUND_WORK, self._late or "the device was at work between calls")
+        if self._suspect is not None:
+            self._busy = self._busy or (self._lateness.is_late and not runner.trusted)
+            self._lateness.end_run(trusted=runner.trusted)
 
     def _expect_unchanged(self, window: Window) -> None:
         """Raise OutputFault when what runners may only read differs from what T wrote there."""

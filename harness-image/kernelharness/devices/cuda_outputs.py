@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -37,8 +37,10 @@ from kernelharness.processes import Runner
 from kernelharness.protocol import TensorFact, Verdict
 from kernelharness.slots import device_bytes, torch_dtype
 
-_GLIMPSES, _ROWS, _ROW_BYTES = 2, 64, 64
-"""So many outputs of a run are glimpsed, each in so many rows of so many bytes, evenly spread over it."""
+_ROWS, _ROW_BYTES = (64, 512, 512), 64
+"""Glimpses of a run: how many rows of so many bytes, first quickly of the output that is written last, then of more of
+it, then of any other. The copy engine reads 16 rows in a microsecond.
+"""
 _RANGES_BYTES = 8 * MAX_REPORTS
 _REPORT = np.dtype(
     [
@@ -61,8 +63,10 @@ class Staging:
         self._ranges = cudart.malloc(2 * _RANGES_BYTES)
         self._host = cudart.host_malloc(2 * _RANGES_BYTES)
         self._view = _view_of(self._host, 2 * _RANGES_BYTES).view(np.uint64)
-        self.seen_at = cudart.host_malloc(_GLIMPSES * _ROWS * _ROW_BYTES)
-        self.seen = _view_of(self.seen_at, _GLIMPSES * _ROWS * _ROW_BYTES)
+        self.seen_at = cudart.host_malloc(sum(_ROWS) * _ROW_BYTES)
+        self.stream = cudart.stream()
+        """Of copies that wait for nobody's work."""
+        self.seen = _view_of(self.seen_at, sum(_ROWS) * _ROW_BYTES)
         """Bytes of outputs, as they were when T looked."""
 
     def upload(self, starts: Sequence[int], sizes: Sequence[int]) -> tuple[int, int]:
@@ -86,6 +90,18 @@ class _Rows:
     """Bytes from one row to the next."""
     width: int
     count: int
+
+
+@dataclass(frozen=True)
+class _Pick:
+    """Where to look, as drawn before anybody knows where outputs will lie."""
+
+    report: int
+    rows: int
+    slack: float
+    """From 0, rows reach from end to end, to 1, they are so much closer that there is room for one more."""
+    phase: float
+    """From 0, the rows begin where the output does, to 1, they end where it ends."""
 
 
 @dataclass
@@ -115,15 +131,15 @@ class RemoteOutputs:
         self._window: Window | None = None
         self._calls = 0
         """Of the window's slots, those that the run is about."""
-        self._picks: list[tuple[int, float]] = []
-        """(which report, where between two rows its rows lie: 0 to 1)"""
-        self._rows: list[_Rows] = []
-        """Of the picks, where the reports in `_raw` say that outputs lie."""
+        self._picks: list[_Pick] = []
+        self._downloads: list[Callable[[], None]] = []
+        """Of the picks, where the reports in `_raw` say that outputs lie; none when those lead nowhere."""
+        self._seen_bytes = 0
 
     def point_at(self, window: Window) -> None:
         """The runner will run on these slots from now on."""
         if window != self._window:
-            self._window, self._raw, self._rows = window, b"", []
+            self._window, self._raw, self._downloads = window, b"", []
 
     def close(self) -> None:
         """Let go of the runner's memory."""
@@ -136,61 +152,74 @@ class RemoteOutputs:
     # -- glimpses -----------------------------------------------------------------------------------------------------
 
     def choose(self, random: np.random.Generator, calls: int) -> None:
-        """Before a run of the first `calls` slots: draw where to look, the end of what is written last always, and
+        """Before a run of the first `calls` slots: draw where to look, at the end of what is written last always, and
         guess that outputs will lie where they lay the last time.
         """
         assert self._window is not None
         self._calls, outputs = calls, len(self._window.outputs)
         last = (calls - 1) * outputs + int(random.integers(outputs))
-        others = random.integers(0, calls * outputs, _GLIMPSES - 1).tolist()
-        self._picks = [(last, 1.0), *zip(others, random.random(_GLIMPSES - 1).tolist(), strict=True)]
+        reports = (last, last, int(random.integers(calls * outputs)))
+        phases = (1.0, random.random(), random.random())
+        picked = zip(reports, _ROWS, random.random(len(_ROWS)), phases, strict=True)
+        self._picks = [_Pick(*pick) for pick in picked]
         self._aim()
 
-    def look(self, *, same: bool = False) -> bytes | None:
-        """The chosen bytes as they are now; None when the reports lead nowhere. `same`: reports were not renewed.
+    def glimpse(self) -> None:
+        """Ask for the chosen bytes as they are now, where outputs lay the last time.
 
-        Asked as soon as the runner says that it is done, and answered by the copy engine: a kernel would make the
-        device switch to this process, which takes longer than this, and not always as long. So it does not wait for
-        the runner's own work either.
+        Called as soon as the runner says that it is done, and answered by the copy engine: a kernel would make the
+        device switch to this process, which takes longer than this, and waits for whatever is still at work.
         """
+        for download in self._downloads:
+            download()
+
+    def follow(self) -> None:
+        """Ask again where outputs lie elsewhere than the last time, in memory that is known."""
         assert self._window is not None
-        if not same:
-            raw = self._runner.board.raw_reports(self._calls * len(self._window.outputs))
-            if raw != self._raw:
-                self._raw = raw
-                self._aim()
-        return self.look_again()
+        raw = self._runner.board.raw_reports(self._calls * len(self._window.outputs))
+        if raw != self._raw:
+            self._raw = raw
+            self._aim()
+            self.glimpse()
+
+    def glimpsed(self) -> bytes | None:
+        """What was asked for; None when the reports lead nowhere. What lies in new memory is looked at only now."""
+        if self._open_new():
+            self._aim()
+            self.glimpse()
+        if not self._downloads:
+            return None
+        self._cudart.wait_for_stream(self._staging.stream)
+        return self._staging.seen[: self._seen_bytes].tobytes()
 
     def look_again(self) -> bytes | None:
         """The same bytes, read once more."""
-        if not self._rows:
-            return None
-        read = 0
-        for rows in self._rows:
-            to = self._staging.seen_at + read
-            self._cudart.download_rows(to, rows.address, rows.pitch, rows.width, rows.count)
-            read += rows.width * rows.count
-        self._cudart.synchronize()
-        return self._staging.seen[:read].tobytes()
+        self.glimpse()
+        return self.glimpsed()
 
     def _aim(self) -> None:
-        """Of the picks alone, one by one: between a call and the look at its outputs every microsecond counts."""
-        self._rows = []
+        """At the picks alone, one by one: between a call and the look at its outputs every microsecond counts."""
+        self._downloads = []
         if self._window is None or len(self._raw) != REPORT_BYTES * self._calls * len(self._window.outputs):
             return
-        self._open_new()
         facts = self._window.outputs
-        for which, phase in self._picks:
-            fact = facts[which % len(facts)]
+        downloads: list[Callable[[], None]] = []
+        read = 0
+        for pick in self._picks:
+            fact = facts[pick.report % len(facts)]
             try:
-                report = unpack_report(self._raw[which * REPORT_BYTES : (which + 1) * REPORT_BYTES])
+                report = unpack_report(self._raw[pick.report * REPORT_BYTES : (pick.report + 1) * REPORT_BYTES])
                 check_form(report, fact)
             except (ValueError, OutputFault):
-                self._rows = []
                 return
             local = self._local(report.address, span_bytes(report)) if prod(fact.shape) else None
-            if local is not None:
-                self._rows.append(_spread(local, span_bytes(report), phase))
+            if local is None:
+                continue
+            rows = _spread(local, span_bytes(report), pick)
+            place = (self._staging.seen_at + read, rows.address, rows.pitch, rows.width, rows.count)
+            downloads.append(self._cudart.rows_download(*place, self._staging.stream))
+            read += rows.width * rows.count
+        self._downloads, self._seen_bytes = downloads, read
 
     def _local(self, address: int, nbytes: int) -> int | None:
         """Where bytes of the runner's memory lie here; None when they are in no allocation that T has opened."""
@@ -285,12 +314,15 @@ class RemoteOutputs:
             )
         return device_bytes(local, nbytes).view(dtype).as_strided(fact.shape, report.stride)
 
-    def _open_new(self) -> None:
-        for segment in self._runner.board.read_segments(self._read):
+    def _open_new(self) -> bool:
+        """Open what the runner has shown since the last time; whether there was anything. Takes milliseconds."""
+        segments = self._runner.board.read_segments(self._read)
+        for segment in segments:
             self._read += 1
             opened = self._open(segment)
             # The newest allocation at an address is the one that is there.
             self._opened = [old for old in self._opened if not _overlap(old, opened)] + [opened]
+        return bool(segments)
 
     def _open(self, segment: Segment) -> _Opened:
         name = segment.handle.rstrip(b"\0").removeprefix(REGION_PREFIX).decode(errors="replace")
@@ -307,13 +339,14 @@ class RemoteOutputs:
         return _Opened(segment.base, min(segment.nbytes, base + size - local), local, True)
 
 
-def _spread(address: int, nbytes: int, phase: float) -> _Rows:
-    """Rows all over these bytes; with phase 1, the last one ends where they end."""
-    if nbytes <= _ROWS * _ROW_BYTES:
+def _spread(address: int, nbytes: int, pick: _Pick) -> _Rows:
+    """Rows over these bytes, as far apart as nobody can know, so that no pattern of late bytes lies between them."""
+    if nbytes <= pick.rows * _ROW_BYTES:
         return _Rows(address, nbytes, nbytes, 1)
-    pitch = nbytes // _ROWS
-    first = nbytes - _ROWS * pitch + round(phase * (pitch - _ROW_BYTES))
-    return _Rows(address + first, pitch, _ROW_BYTES, _ROWS)
+    widest = (nbytes - _ROW_BYTES) // (pick.rows - 1)
+    pitch = max(_ROW_BYTES, int(widest * (1 - pick.slack / pick.rows)))
+    first = int(pick.phase * (nbytes - _ROW_BYTES - (pick.rows - 1) * pitch))
+    return _Rows(address + first, pitch, _ROW_BYTES, pick.rows)
 
 
 def _overlap(left: _Opened, right: _Opened) -> bool:

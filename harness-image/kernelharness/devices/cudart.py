@@ -12,7 +12,7 @@ import functools
 import glob
 import re
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 IPC_HANDLE_BYTES = 64
@@ -78,11 +78,22 @@ class Cudart:
         """From page-locked host memory, asynchronous."""
         self._copy(target, source, nbytes, _HOST_TO_DEVICE, 0)
 
-    def download_rows(self, target: int, source: int, pitch: int, width: int, count: int) -> None:
-        """`count` rows of `width` bytes, `pitch` bytes apart, to page-locked host memory without gaps; asynchronous."""
-        sizes = (ctypes.c_size_t(width), ctypes.c_size_t(count), ctypes.c_int(_DEVICE_TO_HOST), ctypes.c_void_p(0))
+    def rows_download(
+        self, target: int, source: int, pitch: int, width: int, count: int, stream: int
+    ) -> Callable[[], None]:
+        """What copies `count` rows of `width` bytes, `pitch` bytes apart, to page-locked host memory without gaps.
+
+        Asynchronous. Everything but the call itself is done already, for where microseconds count.
+        """
         places = (ctypes.c_void_p(target), ctypes.c_size_t(width), ctypes.c_void_p(source), ctypes.c_size_t(pitch))
-        self._call("cudaMemcpy2DAsync", *places, *sizes)
+        sizes = (ctypes.c_size_t(width), ctypes.c_size_t(count), ctypes.c_int(_DEVICE_TO_HOST))
+        function = self._runtime.cudaMemcpy2DAsync
+        arguments = (*places, *sizes, ctypes.c_void_p(stream))
+
+        def download() -> None:
+            self._check("cudaMemcpy2DAsync", function(*arguments))
+
+        return download
 
     def _copy(self, target: int, source: int, nbytes: int, kind: int, stream: int) -> None:
         places = (ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(nbytes))
@@ -188,10 +199,10 @@ class Cudart:
         self._drive("cuLaunchKernel", ctypes.c_void_p(function), *shape, ctypes.c_void_p(0), pointers, None)
 
     def _call(self, name: str, *arguments: object) -> None:
-        self._check(name, self._runtime[name](*arguments))
+        self._check(name, getattr(self._runtime, name)(*arguments))
 
     def _drive(self, name: str, *arguments: object) -> None:
-        if code := self._driver[name](*arguments):
+        if code := getattr(self._driver, name)(*arguments):
             text = ctypes.c_char_p()
             self._driver.cuGetErrorString(ctypes.c_int(code), ctypes.byref(text))
             raise CudaError(code, f"{name}: {(text.value or b'unknown error').decode()} ({code})")
