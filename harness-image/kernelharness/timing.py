@@ -104,7 +104,7 @@ SCREENING_DEVICE = replace(
     half_width=0.006,
     relative=0.03,
     max_blocks=40,
-    budget_ns=1_400_000_000,
+    budget_ns=1_900_000_000,
     block_ns=14_000_000,
     balanced_ns=0,
 )

@@ -49,9 +49,9 @@ _WARM_SECONDS = 0.3
 _LATE_FACTOR = 1.5
 _LATE_NS = 200_000.0
 """A canary, or a copy, is late when it takes so many times what it takes on an idle device, and this much more."""
-_SPREAD, _SPREAD_ON_ONE_CPU = 0.005, 0.002
-"""Of two processes. Where each launches from a CPU of its own: fitted to 200 runs of eager against itself on an H100.
-Where all launch from the same one: 199 of 200 intervals held 1 with it. docs/decisions/0013.
+_SPREAD, _SPREAD_ON_ONE_CPU = 0.005, 0.003
+"""Of two processes, where each launches from a CPU of its own and where all launch from the same one, as eager against
+itself showed on an H100. docs/decisions/0013.
 """
 _SPINNING_CPUS = 4
 """With so many, T can keep one busy while it waits."""
