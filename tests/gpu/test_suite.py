@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import subprocess
-import sys
 from functools import cache
-from pathlib import Path
-from types import ModuleType
 
 import pytest
-import torch
-from kernelharness.languages.base import get_language
-from kernelharness.protocol import Hello, Message, ProblemFact, Result, Verdict, parse_log
+from kernelharness.protocol import Hello, Message, ProblemFact, Result, Verdict
 
-SUITE_PATH = Path(__file__).resolve().parent.parent / "harness" / "adversarial" / "suite.py"
+from .judging import judge, suite
 
-
-def _load_suite() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("suite", SUITE_PATH)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["suite"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-suite = _load_suite()
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU: torch.cuda.is_available() is false"),
-]
+pytestmark = pytest.mark.timeout(900)
 
 
 @cache
 def _judged(problem: str, language: str) -> list[Message]:
     """One judge for all candidates of this problem and language."""
     group = suite.groups(suite.entries("gpu"))[problem, language]
-    batch = suite.batch("gpu", problem, language, [entry.candidate() for entry in group])
-    if lacks := get_language(language).missing(batch.toolchain):
-        pytest.skip(lacks)
-    command = [sys.executable, "-m", "kernelharness", "judge", "--batch", "-", "--torch-compile", "never"]
-    done = subprocess.run(command, input=batch.to_json(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return parse_log(done.stdout)
+    return judge(suite.batch("gpu", problem, language, [entry.candidate() for entry in group]))
 
 
 def _results(problem: str, language: str) -> dict[str, Result]:
