@@ -25,7 +25,13 @@ _SLAB_BYTES = 64 << 20
 _PAGE = 2 << 20
 """What CUDA shares between processes is whole pages of this size, so no allocation shares one with another."""
 _OUT_OF_MEMORY = ("CUDA out of memory", "out of memory", "allocate memory")
-_BAD_ACCESS = ("illegal memory access", "misaligned address", "unspecified launch failure", "invalid address space")
+_BAD_ACCESS = (
+    "illegal memory access",
+    "misaligned address",
+    "unspecified launch failure",
+    "invalid address space",
+    "global/shared address space",
+)
 
 
 @dataclass(frozen=True)
