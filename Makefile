@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-unit test-harness test-cluster demo demo-cluster generate lock clean
+.PHONY: help install check test test-unit test-harness test-cluster test-gpu demo demo-gpu demo-cluster generate lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -38,8 +38,14 @@ test-harness: install ## real compilers, real candidates, this machine's CPU
 test-cluster: install ## a real control plane and kubelet (dev/cluster, or KERNELSEARCH_KUBECONFIG)
 	$(BIN)/pytest tests/cluster
 
+test-gpu: install ## on a machine with an H100: the judge of CUDA, Triton and CuTe DSL, and a whole search
+	$(BIN)/pytest tests/gpu
+
 demo: install ## a whole search on this machine against a scripted LLM
 	dev/demo
+
+demo-gpu: install ## the same with CUDA kernels, on a machine with an H100
+	dev/demo --gpu
 
 demo-cluster: install ## the same in a real Kubernetes, from helm install to a serving pod
 	dev/demo-cluster

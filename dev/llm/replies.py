@@ -7,8 +7,8 @@ a short front matter.
     base: NN-name                          the reply whose kernel it changes or mends
 
 `NN-name.retry.md` is the second answer to the same request, after the first could not be used. `reference.txt` is a
-line by which the problem is recognised in a prompt. The server makes nothing of `kind` and `expect`: they are for the
-tests, which have every one of these kernels judged.
+line by which the problem is recognised in a prompt. `replies/` is in C++, `replies_cuda/` in CUDA C++. The server makes
+nothing of `kind` and `expect`: they are for the tests, which have every one of these kernels judged.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from kernelsearch.search.edits import ReplyError, parse_reply
 from replies import Scripted, load_problems, load_replies, retry_of, source_of
 
 UNKNOWN = (
-    "I am a scripted stand-in for a model and know a few example problems in C++ only; this is none of them. "
+    "I am a scripted stand-in for a model and know a few example problems in one language only; this is none of them. "
     "Point spec.llm.models[].endpoint at a real model to search a kernel for it."
 )
 _TASKS = (
