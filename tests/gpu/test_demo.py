@@ -84,7 +84,7 @@ def expect_published_and_right(out: Path, target: str) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
     for case in entry["cases"]:
         line = re.search(
-            rf"^target {target}, case {case['name']}: equal \(max abs error \S+\); (\S+)x faster", checked.stdout, re.M
+            rf"^target {target}, case {case['case']}: equal \(max abs error \S+\); (\S+)x faster", checked.stdout, re.M
         )
         assert line, checked.stdout
         assert float(line[1]) > 1.2
