@@ -7,10 +7,12 @@ of a verdict. Neighbours: torch_arms.py (U), trial.py (asks), policy.py (what fo
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch._C._autograd import DeviceType
@@ -22,10 +24,13 @@ from kernelharness.protocol import MOST_KERNELS, MOST_NAME, KernelTime, Profile
 MOST_ROWS = 64
 _HEAD = struct.Struct("<QQQQQ")
 """Names in all; copies between host and device; ns of all rows, of the busy device, and of the span."""
-_ROW = struct.Struct("<QQ96s")
-"""How often it ran, ns, name."""
+ROW = struct.Struct("<QQHH96s")
+"""How often it ran, ns, registers of a thread, occupancy in percent and 1 more, name; 0 where they are not known."""
+_MOST_REGISTERS = 255
 _MOST_COUNTED = 1_000_000
 _BETWEEN = ("Memcpy HtoD", "Memcpy DtoH")
+_REGISTERS, _OCCUPANCY = "registers per thread", "est. achieved occupancy %"
+_LAUNCH = re.compile(rf'"({_REGISTERS}|{re.escape(_OCCUPANCY)})": (\d{{1,4}})\b')
 
 
 def record(call: Callable[[], object], calls: int, *, on_device: bool) -> bytes:
@@ -50,7 +55,25 @@ def record(call: Callable[[], object], calls: int, *, on_device: bool) -> bytes:
         row[1] += end - begin if on_device else event.self_cpu_time_total
         spans.append((begin, end))
     copies = sum(int(count) for name, (count, _) in rows.items() if name.startswith(_BETWEEN))
-    return _pack({name: (int(count), us) for name, (count, us) in rows.items()}, copies, spans)
+    launches = launches_of(seen.kineto_results.events() if on_device and seen.kineto_results else ())
+    return _pack({name: (int(count), us) for name, (count, us) in rows.items()}, launches, copies, spans)
+
+
+def launches_of(events: Iterable[Any]) -> dict[str, tuple[int, int]]:
+    """Kernel -> registers of a thread, and the percentage of a multiprocessor's warps that its launch fills at most.
+
+    Kineto's estimate from registers, shared memory, block and grid. Of each kernel the longest launch counts; nothing
+    is known where torch is too old to hand it out.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    longest: dict[str, int] = defaultdict(int)
+    for event in events:
+        told = dict(_LAUNCH.findall(event.metadata_json())) if hasattr(event, "metadata_json") else {}
+        name, ns = _plain(event.name()), event.duration_ns()
+        if len(told) == 2 and ns >= longest[name]:
+            longest[name] = ns
+            found[name] = (int(told[_REGISTERS]), int(told[_OCCUPANCY]))
+    return found
 
 
 def _plain(name: str) -> str:
@@ -59,7 +82,12 @@ def _plain(name: str) -> str:
     return plain or name
 
 
-def _pack(rows: dict[str, tuple[int, float]], copies: int, spans: Iterable[tuple[float, float]]) -> bytes:
+def _pack(
+    rows: dict[str, tuple[int, float]],
+    launches: dict[str, tuple[int, int]],
+    copies: int,
+    spans: Iterable[tuple[float, float]],
+) -> bytes:
     """Times in microseconds."""
     busy, first, last = 0.0, 0.0, None
     for begin, end in sorted(spans):
@@ -71,7 +99,9 @@ def _pack(rows: dict[str, tuple[int, float]], copies: int, spans: Iterable[tuple
     total = sum(us for _, us in rows.values())
     longest = sorted(rows.items(), key=lambda row: -row[1][1])[:MOST_ROWS]
     packed = [_HEAD.pack(len(rows), copies, *(_ns(us) for us in (total, busy, span)))]
-    packed += [_ROW.pack(count, _ns(us), name.encode()[:96]) for name, (count, us) in longest]
+    for name, (count, us) in longest:
+        registers, occupancy = launches.get(name, (0, -1))
+        packed.append(ROW.pack(count, _ns(us), registers, occupancy + 1, name.encode()[:96]))
     return b"".join(packed)
 
 
@@ -96,14 +126,20 @@ def read(data: bytes, case: str, calls: int, *, on_device: bool) -> Seen | None:
         return None
     names, copies, total, busy, span = _HEAD.unpack_from(data)
     names, copies = min(names, _MOST_COUNTED), min(copies, _MOST_COUNTED)
-    fields = data[_HEAD.size : _HEAD.size + MOST_ROWS * _ROW.size]
-    found = [row for row in _ROW.iter_unpack(fields[: len(fields) // _ROW.size * _ROW.size]) if row[0]]
-    total = max(total, sum(ns for _, ns, _ in found))
+    fields = data[_HEAD.size : _HEAD.size + MOST_ROWS * ROW.size]
+    found = [row for row in ROW.iter_unpack(fields[: len(fields) // ROW.size * ROW.size]) if row[0]]
+    total = max(total, sum(row[1] for row in found))
     if not total:
         return None
     rows = tuple(
-        KernelTime(name=_name(raw), calls=round(min(count, _MOST_COUNTED) / calls, 2), share=round(ns / total, 4))
-        for count, ns, raw in sorted(found, key=lambda row: -row[1])
+        KernelTime(
+            name=_name(raw),
+            calls=round(min(count, _MOST_COUNTED) / calls, 2),
+            share=round(ns / total, 4),
+            registers=min(registers, _MOST_REGISTERS) or None,
+            occupancy=min(occupancy - 1, 100) / 100 if occupancy else None,
+        )
+        for count, ns, registers, occupancy, raw in sorted(found, key=lambda row: -row[1])
     )
     shown = rows[:MOST_KERNELS]
     profile = Profile(

@@ -322,6 +322,10 @@ class KernelTime(Output):
     """How often it ran in one call of forward."""
     share: float = Field(ge=0, le=1)
     """Of the time of all of them."""
+    registers: int | None = None
+    """Of one thread, of a kernel."""
+    occupancy: float | None = Field(default=None, ge=0, le=1)
+    """The share of a multiprocessor's warps that the launch fills at most."""
 
 
 class Profile(Output):

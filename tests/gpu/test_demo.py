@@ -1,4 +1,4 @@
-"""The demo of `make demo-gpu`: a whole search on this GPU, and the verdict of every kernel that its scripted model knows.
+"""The demo of `make demo-gpu`: a whole search on this GPU, and a verdict for all that its scripted model can say.
 
 Neighbours: dev/llm (the model), examples/demo-gpu.yaml, ../harness/test_demo_replies.py (the same on a CPU).
 """
@@ -69,9 +69,7 @@ def expect_what_was_written(judged: list[tuple[str, Result]], replies: list[Scri
     """The results of sources that are a reply as it stands, not one with other values of its tunables."""
     written = {source_of(reply, replies).strip(): reply for reply in replies if reply.kind != "malformed"}
     known = [(written[source.strip()], result) for source, result in judged if source.strip() in written]
-    surprises = {
-        reply.name: result.diagnostics for reply, result in known if result.verdict.value not in reply.expect
-    }
+    surprises = {reply.name: result.diagnostics for reply, result in known if result.verdict.value not in reply.expect}
     assert surprises == {}
     return known
 
@@ -84,7 +82,7 @@ def expect_published_and_right(out: Path, target: str) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
     for case in entry["cases"]:
         line = re.search(
-            rf"^target {target}, case {case['name']}: equal \(max abs error \S+\); (\S+)x faster", checked.stdout, re.M
+            rf"^target {target}, case {case['case']}: equal \(max abs error \S+\); (\S+)x faster", checked.stdout, re.M
         )
         assert line, checked.stdout
         assert float(line[1]) > 1.2
@@ -92,12 +90,13 @@ def expect_published_and_right(out: Path, target: str) -> None:
 
 
 async def test_a_whole_search_rejects_what_is_wrong_and_publishes_a_kernel_that_runs(tmp_path: Path) -> None:
-    out = run_demo(tmp_path, MANIFEST, REPLIES)
+    out = run_demo(tmp_path, MANIFEST, REPLIES, "--candidates", "6")
     known = expect_what_was_written(await judged_sources(out / "journal.db"), load_replies(REPLIES / "rmsnorm"))
-    verdicts = {reply.kind: result.verdict for reply, result in known}
-    assert verdicts["good"] is Verdict.OK
-    assert verdicts["hostile"] is Verdict.WRONG_VALUES
-    assert verdicts["wrong"] is Verdict.MEMORY_FAULT
+    verdicts = {reply.name: result.verdict for reply, result in known}
+    # Both drafts are asked for in every search; what follows them depends on its luck.
+    assert verdicts["01-a-block-a-row"] is Verdict.OK
+    assert verdicts["02-remember-pointers"] is Verdict.WRONG_VALUES
+    assert len(verdicts) > 2
     expect_published_and_right(out, "gpu")
 
 

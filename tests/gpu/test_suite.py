@@ -79,6 +79,14 @@ def test_result_of_a_cuda_kernel_tells_registers() -> None:
     assert _results("matmul", "cuda")["matmul_tiled"].resources["registers"] > 16
 
 
+def test_profile_of_a_triton_kernel_tells_registers_and_occupancy() -> None:
+    profile = _results("rmsnorm", "triton")["rmsnorm_triton"].profile
+    assert profile is not None
+    [rows] = [kernel for kernel in profile.kernels if kernel.name == "_rows"]
+    assert 8 <= (rows.registers or 0) <= 255
+    assert 0.1 < (rows.occupancy or 0) <= 1
+
+
 def test_memory_fault_is_looked_at_again_by_compute_sanitizer() -> None:
     told = _results("rmsnorm", "cuda")["out_of_bounds"].diagnostics
     assert (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from kernelharness.languages.base import get_language
 from kernelharness.policy import flags_of
-from kernelharness.profiling import MOST_ROWS, Seen, read
+from kernelharness.profiling import MOST_ROWS, ROW, Seen, read
 
 GPU = Path(__file__).with_name("adversarial") / "honest" / "gpu"
 TRITON = (GPU / "rmsnorm_triton.py").read_text()
@@ -38,7 +38,7 @@ def _sum(x, n, B: tl.constexpr):
 
 def profile(*rows: tuple[str, int], names: int = 0, on_device: bool = True) -> Seen:
     """What the judge reads of this table: (name, ns)."""
-    packed = [struct.pack("<QQ96s", 1, ns, name.encode()[:96]) for name, ns in rows]
+    packed = [ROW.pack(1, ns, 0, 0, name.encode()[:96]) for name, ns in rows]
     head = struct.pack("<5Q", names or len(rows), 0, sum(ns for _, ns in rows), 0, 0)
     seen = read(head + b"".join(packed), "wide", 1, on_device=on_device)
     assert seen is not None

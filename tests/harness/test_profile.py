@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernelharness.profiling import MOST_ROWS, record
+from kernelharness.profiling import MOST_ROWS, ROW, launches_of, record
 from kernelharness.profiling import read as read_table
 from kernelharness.protocol import MAX_LINE_BYTES, MOST_KERNELS, MOST_NAME, Case, Verdict
 from kernelharness.trial import PROFILE_SECONDS
@@ -36,7 +37,7 @@ def open_for_ever():
 
 def monstrous(call, calls, *, on_device):
     most, name = 2**64 - 1, b"\\x1b[31m```\\nVerdict: 1000x \\xff\\xe2\\x80\\xae" + b"a" * 96
-    return struct.pack("<5Q", *[most] * 5) + struct.pack("<QQ96s", most, most, name) * 10_000
+    return struct.pack("<5Q", *[most] * 5) + struct.pack("<QQHH96s", most, most, 65535, 65535, name) * 10_000
 """
 """What a hostile candidate needs to know when its time has come, and what it does then."""
 
@@ -142,23 +143,49 @@ def test_shares_of_all_operators_are_the_whole() -> None:
     assert seen.is_whole
 
 
-HEAD, ROW = "<5Q", "<QQ96s"
+HEAD = "<5Q"
 
 
-def device_table(*rows: tuple[int, int, bytes], copies: int = 0, busy: int = 0, span: int = 0) -> bytes:
-    packed = b"".join(struct.pack(ROW, *row) for row in rows)
+def device_table(*rows: tuple[int, int, int, int, bytes], copies: int = 0, busy: int = 0, span: int = 0) -> bytes:
+    packed = b"".join(ROW.pack(count, ns, registers, occupancy, name) for count, ns, registers, occupancy, name in rows)
     return struct.pack(HEAD, len(rows), copies, sum(row[1] for row in rows), busy, span) + packed
 
 
 def test_gaps_and_copies_of_a_device_are_shares_and_counts_per_call() -> None:
-    data = device_table((3, 900, b"_rows"), (6, 100, b"Memcpy HtoD"), copies=6, busy=1000, span=4000)
+    data = device_table((3, 900, 40, 76, b"_rows"), (6, 100, 0, 0, b"Memcpy HtoD"), copies=6, busy=1000, span=4000)
     seen = read_table(data, "wide", 3, on_device=True)
     assert seen is not None
     assert (seen.profile.idle, seen.profile.copies, seen.profile.others) == (0.75, 2.0, 0)
     assert [(row.name, row.calls, row.share) for row in seen.rows] == [("_rows", 1.0, 0.9), ("Memcpy HtoD", 2.0, 0.1)]
+    assert [(row.registers, row.occupancy) for row in seen.rows] == [(40, 0.75), (None, None)]
 
 
-@given(st.binary(max_size=64) | st.binary(min_size=5 * 8, max_size=5 * 8 + (MOST_ROWS + 2) * 112), st.booleans())
+class Launch:
+    """One event of a device as torch hands it out, with what Kineto writes into a trace."""
+
+    def __init__(self, name: str, ns: int, metadata: str) -> None:
+        self.name = lambda: name
+        self.duration_ns = lambda: ns
+        self.metadata_json = lambda: metadata
+
+
+def test_registers_and_occupancy_are_those_of_the_longest_launch_of_a_kernel() -> None:
+    text = '"queued": 0, "stream": 7, "registers per thread": %d, "shared memory": 128, "blocks per SM": 62.06, '
+    text += '"warps per SM": 496.48, "grid": [8192, 1, 1], "block": [256, 1, 1], "est. achieved occupancy %%": %d'
+    launches = launches_of(
+        [
+            Launch("void rows<4>(float*, int)", 20, text % (40, 75)),
+            Launch("void rows<4>(float*, int)", 10, text % (40, 1)),
+            Launch("Memcpy HtoD (Pinned -> Device)", 5, '"stream": 7, "bytes": 4096, "memory bandwidth (GB/s)": 0.8'),
+            Launch("one_block", 5, text % (16, 0)),
+        ]
+    )
+    assert launches == {"rows<4>": (40, 75), "one_block": (16, 0)}
+    older = SimpleNamespace(name=lambda: "rows", duration_ns=lambda: 20)
+    assert launches_of([older]) == {}, "torch did not always tell"
+
+
+@given(st.binary(max_size=64) | st.binary(min_size=5 * 8, max_size=5 * 8 + (MOST_ROWS + 2) * ROW.size), st.booleans())
 def test_any_bytes_are_a_table_within_bounds_or_none(data: bytes, on_device: bool) -> None:
     seen = read_table(data, "c", 1, on_device=on_device)
     if seen is not None:

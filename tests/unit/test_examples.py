@@ -13,7 +13,9 @@ from kernelsearch.api.translate import entry_file, to_protocol_problem, to_toolc
 from kernelsearch.search.tunables import find_tunables
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-SEARCHES = ["demo-cpu.yaml", "demo-gpu.yaml", "gelu-rowsum.yaml", "matmul-epilogue.yaml", "rmsnorm.yaml", "tune-only.yaml"]
+SEARCHES = [
+    *("demo-cpu.yaml", "demo-gpu.yaml", "gelu-rowsum.yaml", "matmul-epilogue.yaml", "rmsnorm.yaml", "tune-only.yaml")
+]
 
 
 def read(name: str) -> Documents:

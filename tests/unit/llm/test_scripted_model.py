@@ -172,6 +172,15 @@ def test_there_is_enough_of_every_kind(problem: str) -> None:
     assert sum(1 for source in good if find_tunables(source)) >= 2
 
 
+def test_a_script_in_cuda_has_an_answer_to_each_request_and_its_repairs_fit() -> None:
+    replies = load_replies(FOLDER.parent / "replies_cuda" / "rmsnorm")
+    assert load_problems(FOLDER.parent / "replies_cuda") == {"rmsnorm": load_problems(FOLDER)["rmsnorm"]}
+    assert {reply.operator for reply in replies} == {"draft", "edit", "repair", "rewrite", "retry"}
+    sources = [source_of(reply, replies) for reply in replies if reply.kind != "malformed"]
+    assert len(set(sources)) == len(sources)
+    assert all('#include "problem.h"' in source and "__global__" in source for source in sources)
+
+
 def test_each_folder_fits_a_config_map() -> None:
     for folder in (FOLDER.parent, *(FOLDER / name for name in PROBLEMS)):
         assert sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) < 900_000

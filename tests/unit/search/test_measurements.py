@@ -11,7 +11,7 @@ ON_DEVICE = Profile(
     case="wide",
     on_device=True,
     kernels=[
-        KernelTime(name="_rows", calls=1, share=0.917),
+        KernelTime(name="_rows", calls=1, share=0.917, registers=40, occupancy=0.75),
         KernelTime(name="at::native::vectorized_elementwise_kernel<4>", calls=2, share=0.05),
         KernelTime(name="Memcpy HtoD", calls=1.33, share=0.0098),
     ],
@@ -32,9 +32,9 @@ def told(result: Result) -> list[str]:
 
 def test_kernels_gaps_and_copies_of_a_device() -> None:
     assert told(right(profile=ON_DEVICE)) == [
-        "kernels in wide, by share of their time as its own process reports it: _rows 92 % (1 per call), "
-        "at::native::vectorized_elementwise_kernel<4> 5 % (2 per call), Memcpy HtoD under 1 % (1.33 per call), "
-        "14 more 2 %",
+        "kernels in wide, by share of their time as its own process reports it: _rows 92 % (1 per call, 40 registers, "
+        "occupancy 75 %), at::native::vectorized_elementwise_kernel<4> 5 % (2 per call), Memcpy HtoD under 1 % "
+        "(1.33 per call), 14 more 2 %",
         "between them the device is idle 12 % of the time",
         "1.33 copies between host and device per call: none is necessary",
     ]

@@ -6,10 +6,10 @@ The facts are derived by rules from this kernel's own result, at most twelve, th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kernelharness.protocol import CaseFact, CaseResult, Profile, Result, TensorFact
+from kernelharness.protocol import CaseFact, CaseResult, KernelTime, Profile, Result, TensorFact
 
 from kernelsearch.search.prompts.text import duration, four, oneline, times
 from kernelsearch.search.records import Candidate, TargetState
@@ -206,7 +206,8 @@ def _profile_facts(profile: Profile | None) -> list[str]:
     if profile is None:
         return []
     rows = [
-        f"{oneline(kernel.name, 80)} {_percent(kernel.share)} ({kernel.calls:g} per call)" for kernel in profile.kernels
+        f"{oneline(kernel.name, 80)} {_percent(kernel.share)} ({', '.join(_launch_facts(kernel))})"
+        for kernel in profile.kernels
     ]
     if profile.others:
         rows.append(f"{profile.others} more {_percent(1 - sum(kernel.share for kernel in profile.kernels))}")
@@ -217,6 +218,14 @@ def _profile_facts(profile: Profile | None) -> list[str]:
     if profile.copies:
         found.append(f"{profile.copies:g} copies between host and device per call: none is necessary")
     return found
+
+
+def _launch_facts(kernel: KernelTime) -> Iterator[str]:
+    yield f"{kernel.calls:g} per call"
+    if kernel.registers is not None:
+        yield f"{kernel.registers} registers"
+    if kernel.occupancy is not None:
+        yield f"occupancy {_percent(kernel.occupancy)}"
 
 
 def _percent(share: float) -> str:
