@@ -12,28 +12,18 @@ from kernelharness.devices.nvml import Nvml
 NOT_SUPPORTED = 3
 
 
-def driver(*, code: int = 0, clock: int = 0, reasons: int = 0) -> Nvml:
-    """One whose library answers every query with this code and these numbers."""
+def driver(*, reasons: int, code: int = 0) -> Nvml:
+    """One whose library answers with this code and these reasons."""
 
-    def answering(value: int) -> Any:
-        def query(*arguments: Any) -> int:
-            arguments[-1]._obj.value = value
-            return code
-
-        return query
+    def query(*arguments: Any) -> int:
+        arguments[-1]._obj.value = reasons
+        return code
 
     made = Nvml.__new__(Nvml)
     made._device = ctypes.c_void_p()
-    library: Any = SimpleNamespace(
-        nvmlDeviceGetClockInfo=answering(clock), nvmlDeviceGetCurrentClocksThrottleReasons=answering(reasons)
-    )
+    library: Any = SimpleNamespace(nvmlDeviceGetCurrentClocksThrottleReasons=query)
     made._library = library
     return made
-
-
-def test_clock_of_the_multiprocessors() -> None:
-    assert driver(clock=1755).clock_mhz() == 1755
-    assert driver(code=NOT_SUPPORTED, clock=1755).clock_mhz() == 0
 
 
 @pytest.mark.parametrize("reason", [0x8, 0x20, 0x40, 0x80])
@@ -53,4 +43,4 @@ def test_without_a_driver_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     nvml = Nvml("0000:00:00.0")
-    assert (nvml.driver(), nvml.clock_mhz(), nvml.is_throttled()) == ("", 0, False)
+    assert (nvml.driver(), nvml.is_throttled()) == ("", False)

@@ -10,7 +10,6 @@ import ctypes
 _HARDWARE_SLOWDOWN, _SOFTWARE_THERMAL, _HARDWARE_THERMAL, _POWER_BRAKE = 0x8, 0x20, 0x40, 0x80
 _VOIDING = _HARDWARE_SLOWDOWN | _SOFTWARE_THERMAL | _HARDWARE_THERMAL | _POWER_BRAKE
 """Not the power cap: it is part of how a kernel runs on this device."""
-_SM_CLOCK = 1
 
 
 class Nvml:
@@ -43,11 +42,3 @@ class Nvml:
             return False
         query = self._library.nvmlDeviceGetCurrentClocksThrottleReasons
         return query(self._device, ctypes.byref(reasons)) == 0 and bool(reasons.value & _VOIDING)
-
-    def clock_mhz(self) -> int:
-        """Of the SMs now; 0 when unknown."""
-        clock = ctypes.c_uint()
-        if self._library is None:
-            return 0
-        code = self._library.nvmlDeviceGetClockInfo(self._device, _SM_CLOCK, ctypes.byref(clock))
-        return int(clock.value) if code == 0 else 0
