@@ -256,16 +256,20 @@ class Bench:
         calls: int,
         flags: int = 0,
         part: tuple[int, int] = WHOLE,
+        *,
+        cold: bool = True,
     ) -> dict[str, float]:
         """Fresh secrets in `calls` slots, then every arm once, in this order. All stand still on return.
 
         `flags` are the candidate's: what its results need must not cost a baseline time, because nobody can see whether
         the candidate really does it. `part`: of the slots, those that are called on (first, count).
+        `cold`: the times are looked at, so every arm begins without slots in its caches.
         """
         self.fill_arena(case, calls)
         times: dict[str, float] = {}
         for name in order:
-            self.device.evict(calls * case.inputs.stride)
+            if cold:
+                self.device.evict(calls * case.inputs.stride)
             asked = flags if name == CANDIDATE else RunFlag.NONE
             times[name] = max(1.0, self.run(arms[name], asked, part) - case.fixed_cost_ns)
         return times
@@ -292,7 +296,7 @@ class Bench:
         self.settle(arms)
         for _ in range(_WARM_ROUNDS):
             before = sum(runner.page_faults() for runner in arms.values())
-            self.round(case, arms, list(arms), calls, flags)
+            self.round(case, arms, list(arms), calls, flags, cold=False)
             self.settle(arms)
             if sum(runner.page_faults() for runner in arms.values()) == before:
                 break

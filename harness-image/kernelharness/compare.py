@@ -114,13 +114,6 @@ class Comparer:
             )
         return worst
 
-    def _plain_limits(self, dtype: torch.dtype) -> tuple[float, float]:
-        """(atol, rtol) whatever the outputs are; only atol is scaled."""
-        default = _DEFAULTS.get(dtype, 0.0)
-        rtol = default if self._tolerance.rtol is None else self._tolerance.rtol
-        atol = default if self._tolerance.atol is None else self._tolerance.atol
-        return atol, rtol
-
     def _limits(
         self, dtype: torch.dtype, scale: tuple[float, float], given_rms: float | None, reduction_length: int
     ) -> tuple[float, float]:
@@ -128,7 +121,9 @@ class Comparer:
 
         Integers and booleans are exact unless told otherwise.
         """
-        atol, rtol = self._plain_limits(dtype)
+        default = _DEFAULTS.get(dtype, 0.0)
+        rtol = default if self._tolerance.rtol is None else self._tolerance.rtol
+        atol = default if self._tolerance.atol is None else self._tolerance.atol
         if not dtype.is_floating_point or atol == 0:
             return atol, rtol
         rms, spread = scale
@@ -152,8 +147,12 @@ class Comparer:
     def _values(self, got: Tensor, want: Tensor, given_rms: float | None, reduction_length: int) -> Comparison:
         if (quick := self._quickly(got, want, given_rms, reduction_length)) is not None:
             return quick
-        largest, scale = elements.survey(got, want)
-        atol, rtol = self._limits(want.dtype, scale, given_rms, reduction_length)
+        largest = elements.largest_errors(got, want)
+        # Nearly every output is right by this alone; all else needs a look at rtol |want|, and at all of the scale.
+        atol, rtol = self._limits(want.dtype, elements.least_scale(want), given_rms, reduction_length)
+        if all(most <= atol for most in largest):
+            return Comparison(Verdict.OK, count=want.numel(), max_abs=max(largest, default=0.0), atol=atol, rtol=rtol)
+        atol, rtol = self._limits(want.dtype, elements.scale_of(want), given_rms, reduction_length)
         bad, max_abs, mask_differs = 0, 0.0, False
         for (_, mine, reference), most in zip(elements.chunks(got, want), largest, strict=True):
             if most <= atol:
@@ -171,23 +170,6 @@ class Comparer:
         if bad * 1_000_000 <= self._tolerance.max_mismatch_ppm * passed.count and not mask_differs:
             return passed
         return _explain(replace(passed, verdict=Verdict.WRONG_VALUES), got, want)
-
-    def look(self, got: Tensor, want: Tensor) -> elements.Look:
-        """At a flat piece of an output; see `are_right`. From any thread."""
-        return elements.look(got, want, *self._plain_limits(want.dtype))
-
-    def are_right(self, looks: Sequence[Sequence[elements.Look]], want: Sequence[Tensor]) -> bool:
-        """Whether looks at all pieces of all outputs, output by output, say that every element is right.
-
-        False when they cannot say so; `compare` decides then.
-        """
-        for index, (found, reference) in enumerate(zip(looks, want, strict=True)):
-            scale = elements.scale(reference, sum(look.total for look in found), sum(look.squares for look in found))
-            length = self._reduction_lengths[index] if self._reduction_lengths else 1
-            atol, _ = self._limits(reference.dtype, scale, None, length)
-            if not all(look.excess <= atol for look in found):
-                return False
-        return True
 
     def _precision(
         self, found: Comparison, got: Tensor, want: Tensor, exact: Tensor, reduction_length: int

@@ -194,6 +194,18 @@ def test_scratch_does_not_grow_with_the_outputs(monkeypatch: pytest.MonkeyPatch)
     assert max(piece.numel() for _, piece, _ in elements.chunks(got, want)) == 128
 
 
+@pytest.mark.parametrize("shape", [(16,), (40,), (1, 300), (64, 30), (33, 5, 7)])
+@pytest.mark.parametrize("place", [0, -1])
+def test_what_the_beginning_says_of_the_spread_is_never_too_much(shape: tuple[int, ...], place: int) -> None:
+    want = 3 + 1e-5 * noise(*shape)
+    assert elements.least_scale(want)[1] <= elements.scale_of(want)[1] * (1 + 1e-6)
+    got = want.clone()
+    got.view(-1)[place] += 4e-5
+    assert judge(got, want).verdict is Verdict.WRONG_VALUES
+    want.view(-1)[place] = 1000
+    assert elements.least_scale(want)[1] <= elements.scale_of(want)[1] * (1 + 1e-6)
+
+
 @pytest.mark.parametrize("shape", [(3, 40), (5, 2, 300)], ids=["many small slots", "slots of several pieces"])
 def test_slots_with_gaps_between_them_are_compared_whole(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch

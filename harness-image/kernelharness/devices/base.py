@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from kernelharness.channel import ITEM_BYTES, Order, OutputReport
-from kernelharness.elements import Passes, Span
+from kernelharness.elements import Passes
 from kernelharness.layout import PAGE, Layout
 from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.protocol import TensorFact, Verdict
@@ -105,8 +105,6 @@ class Device(ABC):
     inputs_are_read_only = True
     """A runner that writes to its inputs faults; else the judge finds out afterwards."""
 
-    visits_outputs = False
-    """`visit_outputs` is less work than to read all outputs and to compare them then."""
     reads_references = False
     """T reads a reference's results where they are, as a candidate's; else they are copied to the desk."""
     streams_sets = False
@@ -151,16 +149,6 @@ class Device(ABC):
     @abstractmethod
     def capacity(self, memory: str) -> int:
         """Bytes that may be used of a memory."""
-
-    def visit_outputs(
-        self, runner: Runner, count: int, facts: Sequence[TensorFact], visit: Callable[[int, Span, Tensor], None]
-    ) -> bool:
-        """Show every output of the last run's `count` calls, a flat piece at a time, valid for that call only.
-
-        `visit(output, span, piece)` is called from any thread. Raises what `read_outputs` raises. False, and perhaps no
-        call: these outputs are not for pieces.
-        """
-        return False
 
     @abstractmethod
     def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> list[Tensor]:

@@ -2,37 +2,51 @@
 
 Input memories are sealed against new writable mappings before any runner exists, so a runner that reopens or remaps its
 descriptor still cannot write. They are sparse and as large as the machine's memory: nobody ever has to grow them.
-Neighbours: base.py (the interface), cpu_outputs.py (reads outputs), ../placement.py (threads of runners).
+Neighbours: base.py (the interface), ../channel.py (output reports).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import mmap
 import os
 import platform
+import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from kernelharness import machine
-from kernelharness.channel import make_memory
-from kernelharness.devices.base import Ceilings, Device, Interference
-from kernelharness.devices.cpu_outputs import Outputs
-from kernelharness.elements import Span
+from kernelharness import machine, syscalls
+from kernelharness.channel import OutputReport, make_memory
+from kernelharness.devices.base import (
+    Ceilings,
+    Device,
+    Interference,
+    OutputFault,
+    check_form,
+    reports_of,
+    span_bytes,
+)
 from kernelharness.layout import Layout
 from kernelharness.placement import Placement
 from kernelharness.processes import Runner
-from kernelharness.protocol import TensorFact
-from kernelharness.slots import stack_at, tensor_at
+from kernelharness.protocol import TensorFact, Verdict
+from kernelharness.slots import stack_at, tensor_at, torch_dtype
 
 _F_SEAL_FUTURE_WRITE = 0x0010
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE
 _SHARED, _DESK = ("arena", "gallery"), "desk"
+_MOST_PIECES = 1024
+"""Of one process_vm_readv."""
 _SWEEP_FACTOR = 2
+_CACHE_OF_A_CPU = 16 << 20
+"""Few processors have a larger share of a cache for one CPU. A virtual machine is told of its host's whole cache, which
+it has with others, and sweeping hundreds of megabytes would be most of what a round takes.
+"""
 _CEILING_BYTES = 64 << 20
 
 
@@ -41,7 +55,6 @@ class CpuDevice(Device):
 
     touch_bytes = Device.round_bytes
     process_spread = 0.02
-    visits_outputs = True
 
     def __init__(self) -> None:
         self.threads = machine.usable_cpus()
@@ -54,9 +67,9 @@ class CpuDevice(Device):
             with contextlib.suppress(OSError):  # before Linux 5.1; then the runner's filter alone forbids it
                 fcntl.fcntl(self._fds[name], fcntl.F_ADD_SEALS, _SEALS)
         self._read_only = {name: os.open(f"/proc/self/fd/{self._fds[name]}", os.O_RDONLY) for name in _SHARED}
-        self._outputs = Outputs(self.threads)
         self.cache_bytes = machine.last_level_cache()
-        self._sweep = torch.ones(_SWEEP_FACTOR * self.cache_bytes // 8, dtype=torch.int64)
+        swept = _SWEEP_FACTOR * min(self.cache_bytes, self.threads * _CACHE_OF_A_CPU)
+        self._sweep = torch.ones(swept // 8, dtype=torch.int64)
         self._throttled = machine.throttled_periods()
         cpus = os.sched_getaffinity(0)
         # With more CPUs than a quota lets us use, others use them too, and the kernel knows best which are idle.
@@ -75,15 +88,11 @@ class CpuDevice(Device):
         return self.memory_bytes // {"arena": 8, "gallery": 4, "desk": 8}[memory]
 
     def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> list[Tensor]:
-        return self._outputs.read(runner, count, facts)
-
-    def visit_outputs(
-        self, runner: Runner, count: int, facts: Sequence[TensorFact], visit: Callable[[int, Span, Tensor], None]
-    ) -> bool:
-        return self._outputs.visit(runner, count, facts, visit)
+        reports = reports_of(runner, 0, count * len(facts))
+        return [_read(runner, reports[index :: len(facts)], fact) for index, fact in enumerate(facts)]
 
     def evict(self, slot_bytes: int) -> None:
-        if slot_bytes < _SWEEP_FACTOR * self.cache_bytes:
+        if slot_bytes < self._sweep.nbytes:
             self._sweep.sum()
 
     def settle(self, runner: Runner) -> None:
@@ -104,6 +113,41 @@ class CpuDevice(Device):
         left, right = torch.ones(768, 768), torch.ones(768, 768)
         products = [_seconds(lambda: torch.mm(left, right)) for _ in range(6)]
         return Ceilings(2 * _CEILING_BYTES / min(copies), {"float32": 2 * 768**3 / min(products)})
+
+
+def _read(runner: Runner, reports: Sequence[OutputReport], fact: TensorFact) -> Tensor:
+    """One output of all calls in memory of the judge, contiguous whatever its strides were in the runner's."""
+    for report in reports:
+        check_form(report, fact)
+    result = torch.empty((len(reports), *fact.shape), dtype=torch_dtype(fact.dtype))
+    if result.numel() == 0:
+        return result
+    nbytes = result[0].numel() * result.element_size()
+    if all(report.stride == result[0].stride() for report in reports):
+        for first in range(0, len(reports), _MOST_PIECES):
+            some = reports[first : first + _MOST_PIECES]
+            _copy_from(runner, [(report.address, nbytes) for report in some], result[first : first + len(some)], fact)
+        return result
+    for call, report in enumerate(reports):
+        span = span_bytes(report)
+        buffer = torch.empty(span // result.element_size(), dtype=result.dtype)
+        _copy_from(runner, [(report.address, span)], buffer, fact)
+        result[call] = buffer.as_strided(fact.shape, report.stride)
+    return result
+
+
+def _copy_from(runner: Runner, pieces: Sequence[tuple[int, int]], target: Tensor, fact: TensorFact) -> None:
+    """Pieces (address, bytes) of the runner's memory, one behind the other into `target`."""
+    total = sum(nbytes for _, nbytes in pieces)
+    local = ctypes.create_string_buffer(struct.pack("<QQ", target.data_ptr(), total), 16)
+    packed = b"".join(struct.pack("<QQ", *piece) for piece in pieces)
+    remote = ctypes.create_string_buffer(packed, len(packed))
+    try:
+        copied = syscalls.call("process_vm_readv", runner.pid, local, 1, remote, len(pieces), 0)
+    except OSError:
+        copied = -1
+    if copied != total:
+        raise OutputFault(Verdict.MEMORY_FAULT, f"output {fact.name!r} lies in memory that is not there")
 
 
 def _seconds(work: object) -> float:
