@@ -2,14 +2,13 @@
 
 A round: T fills R slots with secrets, then each arm in turn is continued, told to run, and stopped again before T looks
 at the clock, so nothing that an arm does outside its own turn can help it or hurt another. All results of a round are
-compared afterwards, while every arm stands still. Neighbours: judge.py (decides), timing.py (statistics), slots.py.
+compared afterwards, while every arm stands still. Neighbours: judge.py (decides), samples.py (blocks), slots.py.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from statistics import median
@@ -24,7 +23,7 @@ from kernelharness.processes import Runner
 from kernelharness.protocol import CaseFact
 from kernelharness.roofline import Bound
 from kernelharness.slots import Refill, distort, has_structure
-from kernelharness.timing import MIN_BLOCKS, Rule, calls_per_round
+from kernelharness.timing import Rule, calls_per_round
 
 CALIBRATION_ROUNDS = 40
 CANDIDATE = "candidate"
@@ -40,8 +39,6 @@ _FIRST_RUN_NS = 2_000_000
 _LONG_RUN_NS = 5_000_000
 _LEAST_NS = 200.0
 """No call is taken to be shorter."""
-_DISTURBED_SHARE = 0.25
-"""Of a trusted arm's time, spent by its threads waiting for a CPU. On an idle machine waking up alone makes 0.12."""
 
 
 class Secret:
@@ -119,16 +116,6 @@ class CaseBench:
     @staticmethod
     def of(index: int, fact: CaseFact) -> CaseBench:
         return CaseBench(index, fact, layout_of(fact.inputs), layout_of(fact.outputs))
-
-
-@dataclass(frozen=True)
-class Block:
-    """One block of interleaved rounds."""
-
-    ns: dict[str, float]
-    """By arm: the time of all its calls, fixed cost taken off."""
-    disturbed: bool
-    """Others took CPU time away while the block ran, or the container was throttled."""
 
 
 class Bench:
@@ -269,16 +256,20 @@ class Bench:
         calls: int,
         flags: int = 0,
         part: tuple[int, int] = WHOLE,
+        *,
+        cold: bool = True,
     ) -> dict[str, float]:
         """Fresh secrets in `calls` slots, then every arm once, in this order. All stand still on return.
 
         `flags` are the candidate's: what its results need must not cost a baseline time, because nobody can see whether
         the candidate really does it. `part`: of the slots, those that are called on (first, count).
+        `cold`: the times are looked at, so every arm begins without slots in its caches.
         """
         self.fill_arena(case, calls)
         times: dict[str, float] = {}
         for name in order:
-            self.device.evict(calls * case.inputs.stride)
+            if cold:
+                self.device.evict(calls * case.inputs.stride)
             asked = flags if name == CANDIDATE else RunFlag.NONE
             times[name] = max(1.0, self.run(arms[name], asked, part) - case.fixed_cost_ns)
         return times
@@ -305,7 +296,7 @@ class Bench:
         self.settle(arms)
         for _ in range(_WARM_ROUNDS):
             before = sum(runner.page_faults() for runner in arms.values())
-            self.round(case, arms, list(arms), calls, flags)
+            self.round(case, arms, list(arms), calls, flags, cold=False)
             self.settle(arms)
             if sum(runner.page_faults() for runner in arms.values()) == before:
                 break
@@ -325,84 +316,3 @@ class Bench:
         # A result that lies where the one before lay is seen in the correctness sets, unless there is one at a time.
         most = 1 if case.streamed else min(most, self.device.capacity("arena") // case.inputs.stride)
         return calls_per_round(call_ns, block_ns, slot, self.device.round_bytes, max(1, most))
-
-
-def blocks(
-    bench: Bench,
-    case: CaseBench,
-    arms: dict[str, Runner],
-    calls: int,
-    rounds: int,
-    check: Callable[[], None],
-    flags: int = 0,
-) -> Iterator[Block]:
-    """Endless blocks of `rounds` rounds, order rotated. `check` compares what a round produced.
-
-    Whether others disturbed a block is asked of the trusted arms only: a candidate with too many threads waits for its
-    own, and that is its own time.
-    """
-    names = list(arms)
-    trusted = [runner for name, runner in arms.items() if name != CANDIDATE]
-    turn = 0
-    while True:
-        bench.device.watch()
-        total = dict.fromkeys(names, 0.0)
-        waited = 0
-        for _ in range(rounds):
-            order = names[turn % len(names) :] + names[: turn % len(names)]
-            turn += 1
-            waited -= sum(map(bench.device.waited_ns, trusted))
-            for name, ns in bench.round(case, arms, order, calls, flags).items():
-                total[name] += ns
-            waited += sum(map(bench.device.waited_ns, trusted))
-            check()
-        bench.settle(arms)
-        spent = sum(total[name] for name in names if name != CANDIDATE)
-        seen = bench.device.watch()
-        yield Block(total, seen.throttled or seen.busy or waited > _DISTURBED_SHARE * spent)
-
-
-class Samples:
-    """Times by arm from blocks; those of disturbed blocks only count when there are not enough others."""
-
-    def __init__(self, arms: Sequence[str], calls: int, rounds: int = 1) -> None:
-        """A block is the time of `rounds` runs of each arm, and a run that of so many calls."""
-        self._names = list(arms)
-        self._calls = calls
-        self._rounds = rounds
-        self._clean: list[dict[str, float]] = []
-        self._all: list[dict[str, float]] = []
-
-    def add(self, block: Block) -> None:
-        self._all.append(block.ns)
-        if not block.disturbed:
-            self._clean.append(block.ns)
-
-    @property
-    def disturbed(self) -> int:
-        return len(self._all) - len(self._clean)
-
-    @property
-    def is_noisy(self) -> bool:
-        """True when more than half of the blocks were disturbed."""
-        return 2 * self.disturbed > len(self._all)
-
-    @property
-    def _used(self) -> list[dict[str, float]]:
-        return self._clean if len(self._clean) >= MIN_BLOCKS else self._all
-
-    def ratios(self, arm: str, to: str) -> list[float]:
-        """ln(time of `arm` / time of `to`), one for each block that counts."""
-        return [math.log(block[arm] / block[to]) for block in self._used]
-
-    def clean_ratios(self, arm: str, to: str) -> list[float]:
-        """The same of undisturbed blocks alone."""
-        return [math.log(block[arm] / block[to]) for block in self._clean]
-
-    def call_ns(self, arm: str) -> float:
-        """Median time of one call."""
-        return self.run_ns(arm) / self._calls
-
-    def run_ns(self, arm: str) -> float:
-        """Median time of one run."""
-        return median(block[arm] for block in self._used) / self._rounds

@@ -2,25 +2,23 @@
 
 Trusted, in the judge, on tensors whose memory the judge owns. A tolerance is |got - want| <= atol + rtol |want|, where
 atol grows with the outputs of a rescaled input set and never exceeds a twentieth of the outputs' spread, so that small
-outputs cannot be answered by zeros. Non-finite values must stand in the same places. Neighbour: diagnose.py explains.
+outputs cannot be answered by zeros. Non-finite values must stand in the same places. Neighbours: elements.py (how
+elements are looked at), diagnose.py (explains).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from kernelharness import elements
+from kernelharness.elements import Passes
 from kernelharness.protocol import CaseFact, Tolerance, Verdict
 
-CHUNK = 1 << 17
-"""Elements compared at a time: they and the scratch, a few times 8 bytes each, stay in a core's cache."""
-DEVICE_CHUNK = 1 << 24
-"""The same on a device, where a launch costs more than a cache saves."""
 SPREAD_SHARE = 0.05
 _SUMMATION = 4
 """Rounding errors of a sum of n terms stay below this many times eps sqrt(n) of its size."""
@@ -66,18 +64,6 @@ class Comparison:
     @property
     def ok(self) -> bool:
         return self.verdict is Verdict.OK
-
-
-class Passes(Protocol):
-    """Whole passes over tensors, where a device has better than chunks of torch operations. None: not over these."""
-
-    def compare(self, got: Tensor, want: Tensor, atol: float, rtol: float) -> tuple[int, float] | None:
-        """(wrong elements, the largest finite error)."""
-        ...
-
-    def sums(self, tensor: Tensor) -> tuple[float, float, int] | None:
-        """(sum, sum of squares, count) of the finite elements."""
-        ...
 
 
 class Comparer:
@@ -131,7 +117,7 @@ class Comparer:
     def _limits(
         self, dtype: torch.dtype, scale: tuple[float, float], given_rms: float | None, reduction_length: int
     ) -> tuple[float, float]:
-        """(atol, rtol) for an output of this dtype; `scale`: what `_scale_of` says of the reference's.
+        """(atol, rtol) for an output of this dtype; `scale`: what `elements.scale_of` says of the reference's.
 
         Integers and booleans are exact unless told otherwise.
         """
@@ -152,7 +138,7 @@ class Comparer:
         """That all is right, where the device can say so in two passes; else None."""
         if self._passes is None or (sums := self._passes.sums(want)) is None:
             return None
-        atol, rtol = self._limits(want.dtype, _spread(*sums), given_rms, reduction_length)
+        atol, rtol = self._limits(want.dtype, elements.spread(*sums), given_rms, reduction_length)
         found = self._passes.compare(got, want, atol, rtol)
         if found is None or found[0]:
             return None
@@ -161,18 +147,22 @@ class Comparer:
     def _values(self, got: Tensor, want: Tensor, given_rms: float | None, reduction_length: int) -> Comparison:
         if (quick := self._quickly(got, want, given_rms, reduction_length)) is not None:
             return quick
-        largest, scale = _survey(got, want)
-        atol, rtol = self._limits(want.dtype, scale, given_rms, reduction_length)
+        largest = elements.largest_errors(got, want)
+        # Nearly every output is right by this alone; all else needs a look at rtol |want|, and at all of the scale.
+        atol, rtol = self._limits(want.dtype, elements.least_scale(want), given_rms, reduction_length)
+        if all(most <= atol for most in largest):
+            return Comparison(Verdict.OK, count=want.numel(), max_abs=max(largest, default=0.0), atol=atol, rtol=rtol)
+        atol, rtol = self._limits(want.dtype, elements.scale_of(want), given_rms, reduction_length)
         bad, max_abs, mask_differs = 0, 0.0, False
-        for (_, mine, reference), most in zip(_chunks(got, want), largest, strict=True):
+        for (_, mine, reference), most in zip(elements.chunks(got, want), largest, strict=True):
             if most <= atol:
                 max_abs = max(max_abs, most)
                 continue
-            error = _error(mine, reference)
-            if most < math.inf and bool((error <= _bound(reference, atol, rtol)).all()):
+            error = elements.error(mine, reference)
+            if most < math.inf and bool((error <= elements.bound(reference, atol, rtol)).all()):
                 max_abs = max(max_abs, most)
                 continue
-            inside, finite, same_mask = _inside(mine, reference, error, atol, rtol)
+            inside, finite, same_mask = elements.inside(mine, reference, error, atol, rtol)
             bad += int(inside.numel() - inside.sum())
             max_abs = max(max_abs, float(torch.where(finite, error, 0).max()))
             mask_differs = mask_differs or not same_mask
@@ -187,7 +177,7 @@ class Comparer:
         """rms error against float64 <= max(8 x the reference's own, 4 eps sqrt(reduction length) rms)."""
         mine = theirs = size = 0.0
         counted = 0
-        for start, piece, reference in _chunks(got, want):
+        for start, piece, reference in elements.chunks(got, want):
             truth = exact.reshape(-1)[start : start + piece.numel()].double()
             sums = [float(torch.dot(each, each)) for each in (piece - truth, reference - truth, truth)]
             if all(map(math.isfinite, sums)):
@@ -211,7 +201,7 @@ class Comparer:
 
 def rms_of(tensors: Sequence[Tensor], passes: Passes | None = None) -> list[float]:
     """Root mean square of each tensor's finite elements; 0 for integers."""
-    return [_scale_of(tensor, passes)[0] for tensor in tensors]
+    return [elements.scale_of(tensor, passes)[0] for tensor in tensors]
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
@@ -220,7 +210,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
         bool(torch.isfinite(piece).all())
         for tensor in tensors
         if tensor.is_floating_point()
-        for piece in torch.split(tensor.reshape(-1), _chunk(tensor))
+        for piece in torch.split(tensor.reshape(-1), elements.chunk(tensor))
     )
 
 
@@ -228,20 +218,17 @@ def reduction_lengths_of(fact: CaseFact) -> list[int]:
     """How many terms an element of each output may sum up: the longest axis, or its share of all elements there are."""
     tensors = [*fact.inputs, *fact.parameters]
     longest = max((max(tensor.shape, default=1) for tensor in tensors), default=1)
-    elements = sum(math.prod(tensor.shape) for tensor in tensors)
-    return [max(1, longest, elements // max(1, math.prod(tensor.shape))) for tensor in fact.outputs]
+    count = sum(math.prod(tensor.shape) for tensor in tensors)
+    return [max(1, longest, count // max(1, math.prod(tensor.shape))) for tensor in fact.outputs]
 
 
 def places_inside(found: Comparison, got: Tensor, want: Tensor) -> Tensor:
     """Which elements were right, by the limits that were found; as large as the outputs, so only for explaining."""
     flat = torch.empty(want.numel(), dtype=torch.bool, device=want.device)
-    for start, mine, reference in _chunks(got, want):
-        error = _error(mine, reference)
-        flat[start : start + mine.numel()] = _inside(mine, reference, error, found.atol, found.rtol)[0]
+    for start, mine, reference in elements.chunks(got, want):
+        error = elements.error(mine, reference)
+        flat[start : start + mine.numel()] = elements.inside(mine, reference, error, found.atol, found.rtol)[0]
     return flat.view(want.shape)
-
-
-# -- pieces ---------------------------------------------------------------------------------------------------------
 
 
 def _wrong_form(got: Sequence[Tensor], want: Sequence[Tensor]) -> Comparison | None:
@@ -257,130 +244,13 @@ def _wrong_form(got: Sequence[Tensor], want: Sequence[Tensor]) -> Comparison | N
     return None
 
 
-def _survey(got: Tensor, want: Tensor) -> tuple[list[float], tuple[float, float]]:
-    """(the largest |got - want| of each of `_chunks`, `_scale_of` want), in one pass over memory.
-
-    Nearly every output is right by this alone: what is below atol everywhere needs no look at rtol |want|. NaN, which
-    is below nothing, where some error is no number.
-    """
-    largest: list[float] = []
-    total = squares = 0.0
-    for _, mine, reference in _chunks(got, want):
-        if not want.is_floating_point():
-            largest.append(0.0 if torch.equal(mine, reference) else float(_error(mine, reference).max()))
-            continue
-        largest.append(float(_error(mine, reference).max()))
-        single = reference.float()
-        total += float(single.sum())
-        squares += float(torch.dot(single, single))
-    return largest, _scale(want, total, squares)
-
-
-def _chunks(got: Tensor, want: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(start, got, want) of flat pieces; narrow floats as float32, which holds them exactly, booleans as bytes."""
-    if want.dtype == torch.bool:
-        got, want = got.view(torch.uint8), want.view(torch.uint8)
-    narrow = want.dtype in (torch.float16, torch.bfloat16)
-    for start, mine, reference in _pieces(got, want, _chunk(want)):
-        yield (start, mine.float(), reference.float()) if narrow else (start, mine, reference)
-
-
-def _pieces(got: Tensor, want: Tensor, step: int, start: int = 0) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(start, got, want) of flat pieces of at most `step` elements; never a copy of more than a piece.
-
-    Slots of a round have gaps between them: they are taken one by one, or some small ones together.
-    """
-    count = want.numel()
-    if count <= step or (got.is_contiguous() and want.is_contiguous()):
-        mine, reference = got.reshape(-1), want.reshape(-1)
-        for first in range(0, count, step):
-            yield start + first, mine[first : first + step], reference[first : first + step]
-        return
-    inside = count // len(want)
-    together = step // inside
-    for first in range(0, len(want), max(1, together)):
-        place = slice(first, first + together) if together > 1 else first
-        yield from _pieces(got[place], want[place], step, start + first * inside)
-
-
-def _chunk(tensor: Tensor) -> int:
-    return DEVICE_CHUNK if tensor.is_cuda else CHUNK
-
-
-def _error(got: Tensor, want: Tensor) -> Tensor:
-    """|got - want|; of integers in float64, where only equal ones give 0 however large they are."""
-    if want.is_floating_point():
-        return (got - want).abs_()
-    error = (got.double() - want.double()).abs_()
-    return error.masked_fill_((error == 0) & (got != want), 1.0)
-
-
-def _bound(want: Tensor, atol: float, rtol: float) -> Tensor | float:
-    if rtol == 0:
-        return atol
-    return (want if want.is_floating_point() else want.double()).abs().mul_(rtol).add_(atol)
-
-
-def _inside(got: Tensor, want: Tensor, error: Tensor, atol: float, rtol: float) -> tuple[Tensor, Tensor, bool]:
-    """(elements that are right, elements whose error is a number, whether non-finite values stand in one place)."""
-    finite = torch.isfinite(error)
-    # Equal infinities, and NaN in the same place, are right although their difference is no number.
-    same = (got == want) | (torch.isnan(got) & torch.isnan(want))
-    odd = ~(torch.isfinite(got) & torch.isfinite(want))
-    return (finite & (error <= _bound(want, atol, rtol))) | same, finite, bool((same | ~odd).all())
-
-
-def _scale_of(tensor: Tensor, passes: Passes | None = None) -> tuple[float, float]:
-    """(rms, rms around the mean) of the finite elements; of one element alone its size is both. 0 of integers."""
-    if not tensor.is_floating_point():
-        return 0.0, 0.0
-    if passes is not None and (found := passes.sums(tensor)) is not None:
-        return _spread(*found)
-    return _scale(tensor, *_sums(tensor, torch.float32)[:2])
-
-
-def _scale(tensor: Tensor, total: float, squares: float) -> tuple[float, float]:
-    """`_scale_of` from sums in single precision.
-
-    It is ten times faster and enough, unless something is not finite or the mean hides the spread.
-    """
-    count = tensor.numel()
-    if not math.isfinite(squares) or squares - total * total / max(1, count) < 1e-3 * squares:
-        total, squares, count = _sums(tensor, torch.float64)
-    return _spread(total, squares, count)
-
-
-def _spread(total: float, squares: float, count: int) -> tuple[float, float]:
-    """`_scale_of` from the sum, the sum of squares and the number of the finite elements."""
-    if count == 0:
-        return 0.0, 0.0
-    rms = math.sqrt(squares / count)
-    if count == 1:
-        return rms, rms
-    return rms, math.sqrt(max(0.0, squares / count - (total / count) ** 2))
-
-
-def _sums(tensor: Tensor, dtype: torch.dtype) -> tuple[float, float, int]:
-    """(sum, sum of squares, count); in float64 of the finite elements only."""
-    total = squares = 0.0
-    count = 0
-    for _, _, given in _pieces(tensor, tensor, _chunk(tensor)):
-        piece = given.to(dtype)
-        if dtype == torch.float64:
-            piece = piece[torch.isfinite(piece)]
-        total += float(piece.sum())
-        squares += float(torch.dot(piece, piece))
-        count += piece.numel()
-    return total, squares, count
-
-
 def _explain(found: Comparison, got: Tensor, want: Tensor) -> Comparison:
     """The same with what a person needs to see; a second pass, only taken when something is wrong."""
     nan, max_rel = 0, 0.0
     first: list[Mismatch] = []
-    for start, mine, reference in _chunks(got, want):
-        error = _error(mine, reference)
-        inside, _, _ = _inside(mine, reference, error, found.atol, found.rtol)
+    for start, mine, reference in elements.chunks(got, want):
+        error = elements.error(mine, reference)
+        inside, _, _ = elements.inside(mine, reference, error, found.atol, found.rtol)
         nan += int((~torch.isfinite(mine) & torch.isfinite(reference)).sum())
         relative = error / (reference if reference.is_floating_point() else reference.double()).abs()
         relative = relative[torch.isfinite(relative)]

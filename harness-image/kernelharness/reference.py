@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kernelharness.bench import AGAIN, Bench, CaseBench, Samples, SetSeeds, blocks
+from kernelharness.bench import AGAIN, Bench, CaseBench, SetSeeds
 from kernelharness.channel import Order, OrderKind, RunFlag
 from kernelharness.compare import all_finite, rms_of
 from kernelharness.devices.base import Need
@@ -21,6 +21,7 @@ from kernelharness.filter import degenerate_reason
 from kernelharness.layout import layout_of, widened
 from kernelharness.processes import Runner
 from kernelharness.protocol import Baseline, Case, CaseFact, Tolerance
+from kernelharness.samples import Samples, blocks
 from kernelharness.slots import DISTRIBUTIONS
 from kernelharness.timing import MIN_BLOCKS, Rule, noise_of
 

@@ -22,8 +22,10 @@ from torch import Tensor
 from kernelharness.layout import Field
 
 _PATTERN = 1 << 18
-_PIECE = 1 << 16
-"""Elements that are multiplied at a time: their factors stay in a core's cache."""
+_PIECE = 1 << 17
+"""Elements that are multiplied at a time: their factors stay in a core's cache. A second thread takes longer to wake up
+than to do half of much less.
+"""
 _SQUARES = 64
 """Matrices of a stack of which is asked whether they are symmetric."""
 _DISTORTED = 1 << 24
@@ -155,17 +157,23 @@ class Refill:
         self._seed = seed
         self._signs = signs
         self._patterns: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+        self._factors: dict[torch.dtype, Tensor] = {}
 
     def fill_stack(self, targets: Tensor, bases: Sequence[Tensor]) -> None:
         """Every targets[i] = factors * rotated(a base), all drawn anew for each i."""
         count, elements = len(targets), bases[0].numel()
-        if elements > _GATHERED:
+        if elements > _PIECE:
             for target in targets:
                 self.fill(target, bases[self._draw(len(bases))])
             return
-        # Small slots: the work of one is less than the overhead of asking for it, so all are gathered at once.
         source = torch.stack([base.reshape(-1) for base in bases])
         doubled = torch.cat((source, source), dim=1)
+        if elements > _GATHERED:
+            for target in targets:
+                shift = self._draw(elements)
+                self._multiply(target.view(-1), doubled[self._draw(len(bases)), shift : shift + elements])
+            return
+        # Small slots: the work of one is less than the overhead of asking for it, so all are gathered at once.
         windows = doubled.unfold(1, elements, 1) if elements else doubled
         filled = windows[_drawn(len(bases), count), _drawn(elements, count)]
         coarse, fine = (pattern.unfold(0, max(1, elements), 1) for pattern in self._both(targets.dtype))
@@ -186,10 +194,13 @@ class Refill:
 
     def _multiply(self, out: Tensor, source: Tensor) -> None:
         coarse, fine = self._both(out.dtype)
+        if out.dtype not in self._factors:
+            self._factors[out.dtype] = torch.empty(_PIECE, dtype=out.dtype)
         for begin in range(0, out.numel(), _PIECE):
             size = min(_PIECE, out.numel() - begin)
             first, second = (self._draw(_PATTERN - _PIECE) for _ in range(2))
-            factors = coarse[first : first + size] + fine[second : second + size]
+            factors = self._factors[out.dtype][:size]
+            torch.add(coarse[first : first + size], fine[second : second + size], out=factors)
             torch.mul(source[begin : begin + size], factors, out=out[begin : begin + size])
 
     def _both(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from kernelharness.bench import AGAIN, CANDIDATE, Bench, CaseBench, Samples, blocks
+from kernelharness.bench import AGAIN, CANDIDATE, Bench, CaseBench
 from kernelharness.channel import Order, OrderKind, Reply, RunFlag
 from kernelharness.compare import Comparer
 from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.profiling import Seen, read
 from kernelharness.protocol import CaseResult, Stage, Verdict
+from kernelharness.samples import Samples, blocks
 from kernelharness.timing import Rule, estimate, noise_of
 from kernelharness.verdicts import Rejection, of_comparison, of_repetition, rejecting
 
@@ -187,7 +188,7 @@ class Trial:
         for _ in range(_AUDITS):
             alone.append(self.bench.round(case, pair, list(pair), calls, self.flags, (0, 1)))
             self._compare_round(case, 1)
-            self.bench.round(case, pair, list(pair), calls, self.flags, (1, calls - 1))
+            self.bench.round(case, pair, list(pair), calls, self.flags, (1, calls - 1), cold=False)
             self._compare_round(case, calls - 1)
         first = {name: min(each[name] for each in alone) for name in pair}  # others only make it longer
         waking = max(0.0, first[lead] - samples.call_ns(lead))

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from kernelharness import compare
+from kernelharness import elements
 from kernelharness.compare import POISON_BYTE, Comparer, Comparison, Mismatch, reduction_lengths_of, rms_of
 from kernelharness.protocol import CaseFact, TensorFact, Tolerance, Verdict
 
@@ -185,20 +185,32 @@ def test_another_order_of_summation_is_not_precision() -> None:
 
 
 def test_scratch_does_not_grow_with_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "CHUNK", 128)
+    monkeypatch.setattr(elements, "CHUNK", 128)
     want = noise(1000)
     got = want.clone()
     got[900] = 5
     found = judge(got, want)
     assert (found.bad, found.first[0].index) == (1, (900,))
-    assert max(piece.numel() for _, piece, _ in compare._chunks(got, want)) == 128
+    assert max(piece.numel() for _, piece, _ in elements.chunks(got, want)) == 128
+
+
+@pytest.mark.parametrize("shape", [(16,), (40,), (1, 300), (64, 30), (33, 5, 7)])
+@pytest.mark.parametrize("place", [0, -1])
+def test_what_the_beginning_says_of_the_spread_is_never_too_much(shape: tuple[int, ...], place: int) -> None:
+    want = 3 + 1e-5 * noise(*shape)
+    assert elements.least_scale(want)[1] <= elements.scale_of(want)[1] * (1 + 1e-6)
+    got = want.clone()
+    got.view(-1)[place] += 4e-5
+    assert judge(got, want).verdict is Verdict.WRONG_VALUES
+    want.view(-1)[place] = 1000
+    assert elements.least_scale(want)[1] <= elements.scale_of(want)[1] * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3, 40), (5, 2, 300)], ids=["many small slots", "slots of several pieces"])
 def test_slots_with_gaps_between_them_are_compared_whole(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "CHUNK", 128)
+    monkeypatch.setattr(elements, "CHUNK", 128)
     memory = noise(7, 4000)
     inner = math.prod(shape)
     want = memory.as_strided((7, *shape), (4000, *torch.empty(shape).stride()))

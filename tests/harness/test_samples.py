@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from kernelharness.bench import CANDIDATE, Block, Samples
+from kernelharness.bench import CANDIDATE
+from kernelharness.samples import Block, Samples
 from kernelharness.timing import MIN_BLOCKS
 
 

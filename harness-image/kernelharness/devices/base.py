@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from kernelharness.channel import ITEM_BYTES, Order, OutputReport
-from kernelharness.compare import Passes
+from kernelharness.elements import Passes
 from kernelharness.layout import PAGE, Layout
 from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.protocol import TensorFact, Verdict

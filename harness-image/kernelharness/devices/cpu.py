@@ -43,6 +43,10 @@ _SHARED, _DESK = ("arena", "gallery"), "desk"
 _MOST_PIECES = 1024
 """Of one process_vm_readv."""
 _SWEEP_FACTOR = 2
+_CACHE_OF_A_CPU = 16 << 20
+"""Few processors have a larger share of a cache for one CPU. A virtual machine is told of its host's whole cache, which
+it has with others, and sweeping hundreds of megabytes would be most of what a round takes.
+"""
 _CEILING_BYTES = 64 << 20
 
 
@@ -64,7 +68,8 @@ class CpuDevice(Device):
                 fcntl.fcntl(self._fds[name], fcntl.F_ADD_SEALS, _SEALS)
         self._read_only = {name: os.open(f"/proc/self/fd/{self._fds[name]}", os.O_RDONLY) for name in _SHARED}
         self.cache_bytes = machine.last_level_cache()
-        self._sweep = torch.ones(_SWEEP_FACTOR * self.cache_bytes // 8, dtype=torch.int64)
+        swept = _SWEEP_FACTOR * min(self.cache_bytes, self.threads * _CACHE_OF_A_CPU)
+        self._sweep = torch.ones(swept // 8, dtype=torch.int64)
         self._throttled = machine.throttled_periods()
         cpus = os.sched_getaffinity(0)
         # With more CPUs than a quota lets us use, others use them too, and the kernel knows best which are idle.
@@ -87,7 +92,7 @@ class CpuDevice(Device):
         return [_read(runner, reports[index :: len(facts)], fact) for index, fact in enumerate(facts)]
 
     def evict(self, slot_bytes: int) -> None:
-        if slot_bytes < _SWEEP_FACTOR * self.cache_bytes:
+        if slot_bytes < self._sweep.nbytes:
             self._sweep.sum()
 
     def settle(self, runner: Runner) -> None:
