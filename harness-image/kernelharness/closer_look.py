@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernelharness import diagnose
+from kernelharness import diagnose, landlock
 from kernelharness.compiler import Compiled, Inside, run_in_sandbox, write_sources
 from kernelharness.languages.base import Language, MemoryCheck
 from kernelharness.protocol import Candidate, CaseFact, Toolchain
@@ -41,6 +41,8 @@ class CloserLook:
         check = self.language.memory_check(self.toolchain, facts, case)
         if check is None:
             return ""
+        if obstacle := _obstacle(check):
+            return diagnose.of_no_look(check.tool, obstacle)
         if self.seconds < _LEAST_SECONDS:
             return f"{check.tool} was not asked: this batch's {BATCH_SECONDS:.0f} s for it are spent."
         begin = time.monotonic()
@@ -68,6 +70,15 @@ class CloserLook:
         if found is None and (not tensors or watched.timed_out):
             return diagnose.of_no_look(check.tool, _why(watched, "it did not start"))
         return diagnose.of_look(check.tool, found, tensors, source)
+
+
+def _obstacle(check: MemoryCheck) -> str:
+    """Why nothing need be compiled for the tool; empty: it may work."""
+    if not check.cuda:
+        return ""
+    if shutil.which(check.run_command[0]) is None:
+        return "it is not installed"
+    return "" if landlock.has_scopes() else "this kernel cannot keep its sockets inside a sandbox (Linux 6.12 can)"
 
 
 def _why(run: Compiled, otherwise: str) -> str:

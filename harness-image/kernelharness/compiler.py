@@ -210,7 +210,7 @@ class _Sandbox:
         return bool(data)
 
     def glance(self) -> None:
-        """Kill it when it uses more memory than it may: no limit of the kernel's suits every tool."""
+        """Kill it when all its processes use more memory than it may: no limit of the kernel's suits every tool."""
         if _resident_bytes(self._pid) > COMPILER_MEMORY_BYTES:
             _kill_group(self._pid)
 
@@ -256,9 +256,15 @@ def _wait(sandboxes: Sequence[_Sandbox]) -> None:
 
 
 def _resident_bytes(pid: int) -> int:
-    with contextlib.suppress(OSError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
-    return 0
+    """Of a process and all that it started."""
+    total, left = 0, [pid]
+    while left:
+        process = Path(f"/proc/{left.pop()}")
+        with contextlib.suppress(OSError, IndexError):
+            total += int((process / "statm").read_text().split()[1]) * mmap.PAGESIZE
+            for thread in (process / "task").iterdir():
+                left += map(int, (thread / "children").read_text().split())
+    return total
 
 
 def _kill_group(pid: int) -> None:

@@ -24,6 +24,8 @@ _GRANULE = 512
 _SLAB_BYTES = 64 << 20
 _PAGE = 2 << 20
 """What CUDA shares between processes is whole pages of this size, so no allocation shares one with another."""
+_OPENED_FOR_WRITING = ("/dev/shm", "/proc/self/task")
+"""By CUDA, beside its devices: where tools ask to be loaded, and the names of its own threads."""
 _OUT_OF_MEMORY = ("CUDA out of memory", "out of memory", "allocate memory")
 _BAD_ACCESS = (
     "illegal memory access",
@@ -107,7 +109,7 @@ class CudaMemory:
         self._ids: dict[int, int] = {}
         self._shown = 0
         self.stream = 0
-        self.rights = DeviceRights(tuple(landlock.nvidia_devices()), is_cuda=True)
+        self.rights = DeviceRights((*landlock.nvidia_devices(), *_OPENED_FOR_WRITING), is_cuda=True)
 
     def attach(self) -> None:
         """Initialise CUDA, open T's memories, and let torch do once what needs more rights than a candidate has."""

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import resource
 import signal
+import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kernelharness import landlock, seccomp, syscalls
+from kernelharness import landlock, seccomp, syscalls, tool_sockets
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_SECUREBITS = 1, 4, 24, 28
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
@@ -30,8 +32,6 @@ _CAPABILITY_VERSION = 0x20080522
 _LAST_CAPABILITY = 63
 _MAX_FILES = 256
 _LARGEST_FILE = 256 << 20
-_TOOL_PORTS = range(49152, 49162)
-"""compute-sanitizer's own."""
 _NO_RANDOM_ADDRESSES = 0x0040000
 """So that AddressSanitizer finds its shadow free, and the same fault reads the same."""
 _FIRST_KEPT, _PARKING = 3, 128
@@ -176,7 +176,8 @@ def isolate_program(folder: str, seconds: int, cuda: bool) -> None:
     """For a program made of a candidate's source, which is watched by a tool once: see closer_look.py.
 
     It may read its folder and start threads. A tool for CUDA starts the program itself, writes the folder, and speaks
-    to it by a few TCP ports. Raise OSError where the kernel cannot hold it to that: then it is not started at all.
+    to it by a socket that a process of its own makes for it (tool_sockets.py), the only one that it has.
+    Raise OSError where the kernel cannot hold it to that: then it is not started at all.
     Memory is not limited here, for a checker reserves more addresses than there are: T looks at what is used.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -185,12 +186,39 @@ def isolate_program(folder: str, seconds: int, cuda: bool) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (written, written))
     _drop_capabilities()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    if cuda:
-        landlock.restrict((folder,), landlock.nvidia_devices(), (), _TOOL_PORTS)
-    else:
+    if not cuda:
         _restrict_files((), readable=(folder,))
         _libc.personality(_NO_RANDOM_ADDRESSES)
-    seccomp.install(seccomp.program_filter(sockets=cuda), listener=False)
+        seccomp.install(seccomp.program_filter(tool=False), listener=False)
+        return
+    if not landlock.has_scopes():
+        raise OSError(errno.ENOSYS, "Landlock here cannot keep sockets inside of the sandbox")
+    landlock.restrict((folder,), landlock.nvidia_devices())
+    _fork_filtered(seccomp.program_filter(tool=True))
+
+
+def _fork_filtered(program: bytes) -> None:
+    """Return in a child under this filter. This process makes its sockets, and ends as the child does.
+
+    It cannot be looked into: the child is of the same user and the same Landlock domain.
+    """
+    set_dumpable(False)
+    watcher = os.getpid()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    if (child := os.fork()) == 0:
+        ours.close()
+        die_with_parent(watcher)
+        with theirs:
+            listener = seccomp.install(program, listener=True)
+            assert listener is not None
+            socket.send_fds(theirs, [b"x"], [listener])
+            os.close(listener)
+        return
+    theirs.close()
+    with ours:
+        _, listeners, _, _ = socket.recv_fds(ours, 1, 1)
+    status = tool_sockets.serve(listeners[0], child) if listeners else os.waitpid(child, 0)[1]
+    os._exit(abs(os.waitstatus_to_exitcode(status)))
 
 
 def _filter_runner(device: DeviceRights) -> tuple[str, int | None]:

@@ -1,7 +1,8 @@
 """Landlock: which files a process may touch, without any privilege. Used where the kernel has it.
 
 A restricted process reads what a Python or a compiler needs, writes at most its own folder, makes no TCP connection,
-and cannot signal a process outside its own domain. Neighbours: syscalls.py, isolation.py.
+and reaches no process outside its own domain by a signal or an abstract Unix socket. Neighbours: syscalls.py,
+isolation.py.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ _TRUNCATE, _IOCTL_DEVICE = 1 << 14, 1 << 15
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEVICE
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _TRUNCATE_ABI, _NETWORK_ABI, _DEVICE_ABI, _SCOPE_ABI = 3, 4, 5, 6
+_BIND_AND_CONNECT = 3
+_ABSTRACT_SOCKETS_AND_SIGNALS = 3
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/opt", "/proc", "/sys/devices/system", "/sys/fs/cgroup")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 _VERSION_FLAG = 1
-_RULE_PATH_BENEATH, _RULE_NET_PORT = 1, 2
-_BIND_AND_CONNECT = 3
+_RULE_PATH_BENEATH = 1
 
 
 def abi() -> int:
@@ -37,28 +39,26 @@ def abi() -> int:
         return 0
 
 
+def has_scopes() -> bool:
+    """This kernel keeps signals and abstract Unix sockets inside a domain (Linux 6.12 does)."""
+    return abi() >= _SCOPE_ABI
+
+
 def nvidia_devices() -> list[str]:
-    """What CUDA opens for writing: its devices, where tools ask to be loaded, and the names of its own threads."""
-    return [*glob.glob("/dev/nvidia*"), "/dev/shm", "/proc/self/task"]
+    return glob.glob("/dev/nvidia*")
 
 
-def restrict(
-    writable: Iterable[str] = (), devices: Iterable[str] = (), readable: Iterable[str] = (), ports: Iterable[int] = ()
-) -> int:
+def restrict(writable: Iterable[str] = (), devices: Iterable[str] = (), readable: Iterable[str] = ()) -> int:
     """Restrict this process from now on; needs no_new_privs. The ABI in force. Raise OSError when refused.
 
     `devices` may be read, written and controlled, but nothing is made there; `readable` adds to what a Python needs.
-    `ports`: TCP, the only ones that may be bound and connected to; a kernel that cannot tell ports apart refuses.
     """
     version = abi()
     if version <= 0:
         raise OSError(38, "no Landlock")
-    ports = list(ports)
-    if ports and version < _NETWORK_ABI:
-        raise OSError(38, "Landlock without rules for TCP ports")
     handled = _all_rights(version)
     network = _BIND_AND_CONNECT if version >= _NETWORK_ABI else 0
-    scoped = 3 if version >= _SCOPE_ABI else 0
+    scoped = _ABSTRACT_SOCKETS_AND_SIGNALS if version >= _SCOPE_ABI else 0
     attribute = struct.pack("<QQQ", handled, network, scoped)
     size = 24 if version >= _SCOPE_ABI else 16 if version >= _NETWORK_ABI else 8
     ruleset = syscalls.call("landlock_create_ruleset", ctypes.create_string_buffer(attribute, size), size, 0)
@@ -71,9 +71,6 @@ def restrict(
             _allow(ruleset, path, (_READ_FILE | _WRITE_FILE | _TRUNCATE | _READ_DIR | _IOCTL_DEVICE) & handled)
         for path in writable:
             _allow(ruleset, path, handled)
-        for port in ports:
-            rule = ctypes.create_string_buffer(struct.pack("<QQ", _BIND_AND_CONNECT, port), 16)
-            syscalls.call("landlock_add_rule", ruleset, _RULE_NET_PORT, rule, 0)
         syscalls.call("landlock_restrict_self", ruleset, 0)
     finally:
         os.close(ruleset)

@@ -19,8 +19,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from kernelharness import channel, seccomp
+from kernelharness import channel
 from kernelharness.channel import Order, Reply, ReplyKind
+from kernelharness.notifier import Notifier
 from kernelharness.zygote import Zygote
 
 OUTPUT_KEPT = 8 * 1024
@@ -114,7 +115,7 @@ class Runner:
         """Output reports that the next run owes."""
         self._stopped = False
         self._status: int | None = None
-        self._notifier: seccomp.Notifier | None = None
+        self._notifier: Notifier | None = None
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._socket, selectors.EVENT_READ, "reply")
         for pipe in self._pipes:
@@ -141,7 +142,7 @@ class Runner:
         if not data:
             self._wait_dead()
         if fds:
-            self._notifier = seccomp.Notifier(fds[0])
+            self._notifier = Notifier(fds[0])
             self._selector.register(fds[0], selectors.EVENT_READ, "notification")
         return Reply.unpack(data)
 

@@ -3,7 +3,8 @@
 Calls that reach another process by number, make processes, sockets or sessions, or change files are sent to T
 (SECCOMP_RET_USER_NOTIF), which names them, refuses them, and ends the candidate. Where the kernel has no listener the
 runner is killed on the spot. Whatever is neither allowed nor hostile does not exist (ENOSYS). The compiler's filter
-is the reverse: everything but the hostile calls that no compiler makes. Neighbours: syscalls.py, isolation.py.
+is the reverse: everything but the hostile calls that no compiler makes. Neighbours: syscalls.py, isolation.py,
+notifier.py (who answers).
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ import fcntl
 import os
 import socket
 import struct
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kernelharness import syscalls
 
@@ -28,7 +27,7 @@ _LOAD, _JUMP_EQUAL, _JUMP_BITS, _JUMP_GREATER_EQUAL, _RETURN, _AND = 0x20, 0x15,
 _OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_ARGS = 0, 4, 16
 _X32_BIT = 0x40000000
 _SET_MODE_FILTER, _TSYNC, _NEW_LISTENER, _TSYNC_ESRCH = 1, 1, 8, 16
-_CLONE_THREAD, _CLONE_VFORK = 0x00010000, 0x00004000
+_CLONE_THREAD, _CLONE_VFORK, _CLONE_NAMESPACES = 0x00010000, 0x00004000, 0x7E020000
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _FCNTL_COMMANDS = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC)
 _PR_SET_NAME, _PR_GET_NAME, _PR_GET_DUMPABLE, _PR_SET_VMA = 15, 16, 3, 0x53564D41
@@ -75,8 +74,6 @@ FILE_WRITES = _words(
     "symlinkat mknod mknodat chmod fchmod fchmodat chown fchown lchown fchownat utimensat"
 )
 _COMPILER_DENIED = HOSTILE - {"fork", "vfork", "execve", "execveat", "wait4", "waitid", "sched_setaffinity"}
-_HARMLESS_PATHS = ("/dev/null", "/dev/tty", "/tmp/", "/var/tmp/")
-"""Where libraries try to write without meaning harm; refused like every other path, but no offence."""
 
 _Instruction = tuple[int, int, int, int]
 
@@ -151,14 +148,15 @@ def _if_null(index: int, then: int, otherwise: int) -> list[_Instruction]:
     ]
 
 
-def _if_tcp(then: int, otherwise: int) -> list[_Instruction]:
-    """A socket() for TCP over IPv4, whatever its flags."""
+def _if_unix_link(then: int, otherwise: int) -> list[_Instruction]:
+    """A socket() within this machine whose messages go where it is connected to, and nowhere else; any flags."""
     return [
         _argument(0),
-        (_JUMP_EQUAL, 0, 4, socket.AF_INET),
+        (_JUMP_EQUAL, 0, 5, socket.AF_UNIX),
         _argument(1),
         (_AND, 0, 0, 0xF),
-        (_JUMP_EQUAL, 0, 1, socket.SOCK_STREAM),
+        (_JUMP_EQUAL, 1, 0, socket.SOCK_STREAM),
+        (_JUMP_EQUAL, 0, 1, socket.SOCK_SEQPACKET),
         (_RETURN, 0, 0, then),
         (_RETURN, 0, 0, otherwise),
     ]
@@ -242,21 +240,28 @@ def compiler_filter() -> bytes:
     return assembler.pack()
 
 
-def program_filter(*, sockets: bool) -> bytes:
-    """For a program that is started once to be looked at: the compiler's, and no processes but by a tool's leave.
+def program_filter(*, tool: bool) -> bytes:
+    """For a program that is started once to be looked at: the compiler's, and threads are all that it makes.
 
-    `sockets`: its tool starts it and speaks to it by TCP; Landlock says to which ports. Else threads are all it makes.
+    `tool`: a tool starts it, asks whether it lives, and speaks to it by a Unix socket. A filter cannot read
+    addresses, so connect() and bind() wait for whoever holds the listener: see tool_sockets.py.
     """
     denied = _RET_ERRNO | errno.EPERM
-    tool = {"socket", "connect", "bind", "listen", "accept"} if sockets else set()
+    refused = _COMPILER_DENIED | {"tgkill"}
     assembler = _Assembler()
     _prologue(assembler)
-    if sockets:
-        assembler.on("socket", _if_tcp(_RET_ALLOW, denied))
+    assembler.on("clone3", _return(_RET_ERRNO | errno.ENOSYS))
+    if tool:
+        assembler.on("clone", _if_bits(0, _CLONE_NAMESPACES, denied, _RET_ALLOW))
+        assembler.on("socket", _if_unix_link(_RET_ALLOW, denied))
+        assembler.on("connect", _return(_RET_NOTIFY))
+        assembler.on("bind", _return(_RET_NOTIFY))
+        assembler.on("kill", _if_equal(1, (0,), _RET_ALLOW, denied))
+        refused -= {"listen", "accept"}
     else:
         assembler.on("clone", _if_thread(_RET_ALLOW, denied))
-        assembler.on("clone3", _return(_RET_ERRNO | errno.ENOSYS))
-    for name in sorted((_COMPILER_DENIED - tool) | {"tgkill"} | (set() if sockets else {"fork", "vfork"})):
+        refused |= {"fork", "vfork"}
+    for name in sorted(refused):
         assembler.on(name, _return(denied))
     assembler.add(_RETURN, _RET_ALLOW)
     return assembler.pack()
@@ -272,88 +277,3 @@ def install(program: bytes, *, listener: bool) -> int | None:
     flags = _TSYNC | _TSYNC_ESRCH | (_NEW_LISTENER if listener else 0)
     result = syscalls.call("seccomp", _SET_MODE_FILTER, flags, ctypes.create_string_buffer(header, len(header)))
     return result if listener else None
-
-
-_NOTIFICATION = struct.Struct("<QIIiIQ6Q")
-_ANSWER = struct.Struct("<QqiI")
-_ADDED = struct.Struct("<QIIII")
-_RECEIVE, _SEND, _ADD_FD = 0xC0502100, 0xC0182101, 0x40182103
-_ADD_AND_SEND = 2
-
-
-@dataclass(frozen=True)
-class _Call:
-    id: int
-    pid: int
-    name: str
-    args: tuple[int, ...]
-
-
-class Notifier:
-    """T's end of a runner's filter: names what the runner tried, and refuses it.
-
-    One thing it may get by asking: a device of NVIDIA's, opened by T by a name of T's own.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def answer(self) -> str | None:
-        """Refuse the pending call. What was forbidden about it, or None when it is no offence.
-
-        Raise ProcessLookupError when nobody is left who could call.
-        """
-        buffer = bytearray(_NOTIFICATION.size)
-        try:
-            fcntl.ioctl(self.fd, _RECEIVE, buffer)
-        except OSError as error:
-            raise ProcessLookupError(error.errno, "the filtered process is gone") from error
-        ident, pid, _, number, _, _, *args = _NOTIFICATION.unpack(buffer)
-        call = _Call(ident, pid, syscalls.NAMES.get(number, str(number)), tuple(args))
-        is_file = call.name in FILE_WRITES or call.name in ("open", "openat")
-        path = _path_of(call) if is_file else None  # while the caller waits: afterwards it may be gone
-        if call.name in ("open", "openat") and path in NVIDIA_DEVICES:
-            self._give(call, NVIDIA_DEVICES[NVIDIA_DEVICES.index(path)])
-            return None
-        self._refuse(call, errno.EROFS if is_file else errno.EPERM)
-        if not is_file:
-            return f"the system call {call.name}"
-        if path is not None and path.startswith((*_HARMLESS_PATHS, tempfile.gettempdir())):
-            return None
-        return f"the system call {call.name}, which would write to the file system" + (f" ({path!r})" if path else "")
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-    def _give(self, call: _Call, path: str) -> None:
-        """Open it here and put the descriptor into the caller: what is opened cannot change under our eyes."""
-        flags = call.args[2 if call.name == "openat" else 1]
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (flags & os.O_NONBLOCK))
-        except OSError as error:
-            self._refuse(call, error.errno or errno.EACCES)
-            return
-        try:
-            fcntl.ioctl(self.fd, _ADD_FD, _ADDED.pack(call.id, _ADD_AND_SEND, fd, 0, flags & os.O_CLOEXEC))
-        except OSError:
-            self._refuse(call, errno.EACCES)
-        finally:
-            os.close(fd)
-
-    def _refuse(self, call: _Call, number: int) -> None:
-        try:
-            fcntl.ioctl(self.fd, _SEND, _ANSWER.pack(call.id, 0, -number, 0))
-        except OSError:
-            return  # the caller died meanwhile
-
-
-def _path_of(call: _Call) -> str | None:
-    """The path in the caller's memory, for the message only: it may change under our eyes."""
-    at = 1 if call.name.endswith("at") or call.name == "renameat2" else 0
-    try:
-        with open(f"/proc/{call.pid}/mem", "rb", buffering=0) as memory:
-            memory.seek(call.args[at])
-            data = memory.read(256)
-    except (OSError, ValueError, OverflowError):
-        return None
-    return data.split(b"\0")[0].decode(errors="replace")

@@ -5,10 +5,17 @@ Neighbours: test_diagnostic_texts.py (the text of every verdict), judging.py.
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 from kernelharness import diagnose
+from kernelharness.closer_look import BATCH_SECONDS, CloserLook
 from kernelharness.hang import frames_of, plain_name, symbols_of
+from kernelharness.languages import checkers
+from kernelharness.languages.base import get_language
 from kernelharness.languages.checkers import read_address_sanitizer, read_compute_sanitizer
+from kernelharness.protocol import Candidate, CaseFact, File, TensorFact, Toolchain
+from kernelharness.zygote import Zygote
 
 from .judging import CPP_HEAD, Judged, RunJudge, cpp, python
 
@@ -106,6 +113,18 @@ def test_compute_sanitizers_report_becomes_a_text() -> None:
         "| in normalise(), line 3: out[i] = 1;\n"
         "| thread (31,0,0) of block (7,0,0)"
     )
+
+
+def test_nothing_is_compiled_for_a_tool_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkers, "_CUDA_TOOLS", "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+    out = TensorFact(name="out", shape=[8], dtype="float32")
+    fact = CaseFact(case="default", inputs=[out], parameters=[], outputs=[out])
+    candidate = Candidate(id="one", files=[File(path="kernel.cu", content="")])
+    # Without a zygote anything that ran would raise.
+    look = CloserLook(cast(Zygote, None), get_language("cuda"), Toolchain(language="cuda", arch="sm_90"))
+    assert look.explain(candidate, [fact], 0, set()) == "compute-sanitizer could not be asked: it is not installed"
+    assert look.seconds == BATCH_SECONDS
 
 
 def test_look_that_finds_or_does_nothing_says_so() -> None:

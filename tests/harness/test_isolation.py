@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from kernelharness import isolation, landlock, seccomp, syscalls
+from kernelharness.notifier import Notifier
 
 pytestmark = pytest.mark.skipif(not syscalls.NUMBERS, reason="no system call table for this architecture")
 
@@ -47,7 +48,7 @@ def run_isolated(
     theirs.close()
     with ours:
         _, fds, _, _ = socket.recv_fds(ours, 1, 1)
-    notifier = seccomp.Notifier(fds[0])
+    notifier = Notifier(fds[0])
     heard: str | None = None
     try:
         while True:

@@ -72,7 +72,7 @@ class MemoryCheck:
     read: Callable[[str, str], MemoryFinding | None]
     """(what was printed, the candidate's file) -> the first finding."""
     cuda: bool = False
-    """It needs the device, and its tool processes and ports of its own."""
+    """It needs the device, and its tool starts it and speaks to it by a socket."""
 
 
 class Language(ABC):
