@@ -36,8 +36,9 @@ _NVIDIA_REQUESTS = (
     *(0x27, 0x29, 0x2A, 0x2B, 0x32, 0x35, 0x37, 0x41, 0x4A, 0x4E, 0x4F, 0x52, 0x54, 0x57, 0x58, 0x59, 0x5E),
     *range(200, 219),
 )
-"""Of the driver's resource manager: allocate, control, map, free, and asking about the card. Not there: 0x34, which
-duplicates another process's object and so would open memory that T never shared, and 0x5c and 0x5d, its kin."""
+"""Of the driver's resource manager: allocate, control, map, free, and asking about the card."""
+_NVIDIA_THEFT = (0x34, 0x5C, 0x5D)
+"""The first duplicates another process's object: it would open memory that T never shared. The others are its kin."""
 _UVM_REQUESTS = 0x200
 _UVM_START_STOP = (0x30000001, 0x30000002)
 MOST_IOCTLS = 200
@@ -191,6 +192,13 @@ def _if_nvidia(then: int, otherwise: int) -> list[_Instruction]:
     ]
 
 
+def _if_theft(then: int, otherwise: int) -> list[_Instruction]:
+    """The request of an ioctl is one of `_NVIDIA_THEFT`, whatever its size and direction."""
+    requests = [_NVIDIA_TYPE | number for number in _NVIDIA_THEFT]
+    jumps = [(_JUMP_EQUAL, len(requests) - place, 0, request) for place, request in enumerate(requests)]
+    return [_argument(1), (_AND, 0, 0, 0xFFFF), *jumps, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, then)]
+
+
 def runner_filter(pid: int, *, listener: bool, cuda: bool, ioctls: Sequence[int] = ()) -> bytes:
     """The program for runner `pid`. Without a listener hostile calls kill. With `cuda` it may talk to that driver.
 
@@ -232,10 +240,12 @@ def runner_filter(pid: int, *, listener: bool, cuda: bool, ioctls: Sequence[int]
 
 def compiler_filter() -> bytes:
     """Everything but what reaches other processes or the network; refused calls say EPERM."""
+    denied = _RET_ERRNO | errno.EPERM
     assembler = _Assembler()
     _prologue(assembler)
+    assembler.on("ioctl", _if_theft(denied, _RET_ALLOW))
     for name in sorted(_COMPILER_DENIED | {"tgkill"}):
-        assembler.on(name, _return(_RET_ERRNO | errno.EPERM))
+        assembler.on(name, _return(denied))
     assembler.add(_RETURN, _RET_ALLOW)
     return assembler.pack()
 
@@ -251,6 +261,7 @@ def program_filter(*, tool: bool) -> bytes:
     assembler = _Assembler()
     _prologue(assembler)
     assembler.on("clone3", _return(_RET_ERRNO | errno.ENOSYS))
+    assembler.on("ioctl", _if_theft(denied, _RET_ALLOW))
     if tool:
         assembler.on("clone", _if_bits(0, _CLONE_NAMESPACES, denied, _RET_ALLOW))
         assembler.on("socket", _if_unix_link(_RET_ALLOW, denied))

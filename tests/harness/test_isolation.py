@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -230,6 +231,23 @@ def test_landlock_lets_a_process_write_its_own_folder_only(tmp_path: Path) -> No
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert (inside / "made").exists()
     assert not (outside / "made").exists()
+
+
+@pytest.mark.parametrize("number", [0x34, 0x5C, 0x5D])
+def test_a_warm_up_cannot_take_another_process_s_memory_on_the_device(number: int, tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        refused = []
+        try:
+            isolation.isolate_compiler(str(tmp_path), 1 << 32, 10)
+            for request in (0xC0204600 | number, 0xC020462B):
+                try:
+                    fcntl.ioctl(0, request)
+                except OSError as error:
+                    refused.append(error.errno)
+        finally:
+            os._exit(0 if refused == [errno.EPERM, errno.ENOTTY] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 FIONREAD, FIONBIO = 0x541B, 0x5421

@@ -107,6 +107,8 @@ ATTEMPTS = {
     "a user namespace": ("call('clone', 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0)", "EPERM"),
     "clone3, whose flags lie in memory": ("call('clone3', 0, 88)", "ENOSYS"),
     "shared memory": ("os.open('/dev/shm', os.O_RDONLY)", "EACCES"),
+    "another process's object on the device": ("call('ioctl', 1, 0xC0204634, 0)", "EPERM"),
+    "an object of its own on what is no device": ("call('ioctl', 1, 0xC020462B, 0)", "ENOTTY"),
 }
 FLIPS = """
 names = [struct.pack("=H", socket.AF_UNIX) + name for name in (OWN, b"there".ljust(len(OWN), b"\\0"))]
