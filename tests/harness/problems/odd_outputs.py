@@ -3,7 +3,7 @@
 import torch
 import torch.nn as nn
 
-ROWS, COLUMNS, WIDTH = 1000, 256, 6000
+ROWS, COLUMNS, WIDTH = 1000, 256, 20_000
 
 
 class Model(nn.Module):
