@@ -1,8 +1,8 @@
 """What T sees of one runner's outputs on a CUDA device: its allocations opened by handle, places checked, glimpses.
 
-A runner reports addresses of its own; T opens each allocation once and reads there itself. Where T looks while
-the clock still runs is drawn before the run and known to nobody. Nothing reported is believed: an address counts
-only inside an allocation that T opened. Neighbours: cuda.py, ../cuda_memory.py (the runner's side), ../channel.py.
+A runner reports addresses of its own; T opens each allocation once and reads there itself. Where T looks when a call is
+said to be over is drawn before the run and known to nobody. Nothing reported is believed: an address counts only inside
+an allocation that T opened. Neighbours: cuda.py, ../cuda_memory.py (the runner's side), ../channel.py.
 """
 
 from __future__ import annotations
