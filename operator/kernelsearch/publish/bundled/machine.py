@@ -47,6 +47,8 @@ def _gpu_refusal(arch: str) -> str:
     if not torch.cuda.is_available():
         return f"it was verified on {arch}, and there is no GPU here"
     properties = torch.cuda.get_device_properties(0)
-    here = getattr(properties, "gcnArchName", "").split(":")[0] or f"sm_{properties.major}{properties.minor}"
+    # Not whether there is a gcnArchName: on an NVIDIA GPU it is the product's name.
+    is_amd = torch.version.hip is not None
+    here = properties.gcnArchName.split(":")[0] if is_amd else f"sm_{properties.major}{properties.minor}"
     family = arch.rstrip("af") if arch.startswith("sm_") else arch
     return "" if family == here else f"it was verified on {arch}, this GPU is {here}"
