@@ -1,11 +1,13 @@
 """What a filter sends to somebody for a decision: the calls that are pending, and the answers.
 
-Whoever answers sees the caller's memory only as it is at that moment, so nothing here lets a call go on: it is refused,
-or done in the caller's place. Neighbours: seccomp.py (the filters), processes.py (T, for runners), tool_sockets.py.
+Whoever answers sees the caller's memory only as it is at that moment, so a call is refused, or done in the caller's
+place; it goes on only where something else decides, whatever was seen here.
+Neighbours: seccomp.py (the filters), processes.py (T, for runners), tool_sockets.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -21,6 +23,7 @@ _ANSWER = struct.Struct("<QqiI")
 _ADDED = struct.Struct("<QIIII")
 _RECEIVE, _SEND, _ADD_FD = 0xC0502100, 0xC0182101, 0x40182103
 _ADD_AND_SEND = 2
+_CONTINUE = 1
 _HARMLESS_PATHS = ("/dev/null", "/dev/tty", "/tmp/", "/var/tmp/")
 """Where libraries try to write without meaning harm; refused like every other path, but no offence."""
 
@@ -49,10 +52,35 @@ def receive(listener: int) -> Call:
 
 def answer(listener: int, call: Call, error: int) -> None:
     """Let the caller have this error, or 0: done."""
-    try:
+    with contextlib.suppress(OSError):  # the caller died meanwhile
         fcntl.ioctl(listener, _SEND, _ANSWER.pack(call.id, 0, -error, 0))
+
+
+def pass_on(listener: int, call: Call) -> None:
+    """Let the kernel do it: for calls that other rules, as Landlock's, judge as they really are."""
+    with contextlib.suppress(OSError):  # the caller died meanwhile
+        fcntl.ioctl(listener, _SEND, _ANSWER.pack(call.id, 0, 0, _CONTINUE))
+
+
+def give(listener: int, call: Call, fd: int, flags: int) -> None:
+    """Answer with a descriptor: the caller gets a duplicate of this one, as open(2) with these flags gives it."""
+    try:
+        fcntl.ioctl(listener, _ADD_FD, _ADDED.pack(call.id, _ADD_AND_SEND, fd, 0, flags & os.O_CLOEXEC))
     except OSError:
-        return  # the caller died meanwhile
+        answer(listener, call, errno.EACCES)
+
+
+def open_flags(call: Call) -> int:
+    return call.args[2 if call.name == "openat" else 1]
+
+
+def path_of(call: Call) -> str | None:
+    """The path in the caller's memory, which may change under our eyes; None when there is none."""
+    at = 1 if call.name.endswith("at") or call.name == "renameat2" else 0
+    try:
+        return read_memory(call, call.args[at], 256).split(b"\0")[0].decode(errors="replace")
+    except OSError:
+        return None
 
 
 def read_memory(call: Call, address: int, size: int) -> bytes:
@@ -81,7 +109,7 @@ class Notifier:
         """
         call = receive(self.fd)
         is_file = call.name in FILE_WRITES or call.name in ("open", "openat")
-        path = _path_of(call) if is_file else None  # while the caller waits: afterwards it may be gone
+        path = path_of(call) if is_file else None  # while the caller waits: afterwards it may be gone
         if call.name in ("open", "openat") and path in NVIDIA_DEVICES:
             self._give(call, NVIDIA_DEVICES[NVIDIA_DEVICES.index(path)])
             return None
@@ -97,24 +125,11 @@ class Notifier:
 
     def _give(self, call: Call, path: str) -> None:
         """Open it here and put the descriptor into the caller: what is opened cannot change under our eyes."""
-        flags = call.args[2 if call.name == "openat" else 1]
+        flags = open_flags(call)
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (flags & os.O_NONBLOCK))
         except OSError as error:
             answer(self.fd, call, error.errno or errno.EACCES)
             return
-        try:
-            fcntl.ioctl(self.fd, _ADD_FD, _ADDED.pack(call.id, _ADD_AND_SEND, fd, 0, flags & os.O_CLOEXEC))
-        except OSError:
-            answer(self.fd, call, errno.EACCES)
-        finally:
-            os.close(fd)
-
-
-def _path_of(call: Call) -> str | None:
-    """The path in the caller's memory, for the message only: it may change under our eyes."""
-    at = 1 if call.name.endswith("at") or call.name == "renameat2" else 0
-    try:
-        return read_memory(call, call.args[at], 256).split(b"\0")[0].decode(errors="replace")
-    except OSError:
-        return None
+        give(self.fd, call, fd, flags)
+        os.close(fd)

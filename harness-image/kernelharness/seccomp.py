@@ -253,8 +253,8 @@ def compiler_filter() -> bytes:
 def program_filter(*, tool: bool) -> bytes:
     """For a program that is started once to be looked at: the compiler's, and threads are all that it makes.
 
-    `tool`: a tool starts it, asks whether it lives, and speaks to it by a Unix socket. A filter cannot read
-    addresses, so connect() and bind() wait for whoever holds the listener: see tool_sockets.py.
+    `tool`: a tool starts it, asks whether it lives, and speaks to it by a Unix socket. A filter cannot read addresses
+    and paths, so connect(), bind() and opening to write wait for whoever holds the listener: see tool_sockets.py.
     """
     denied = _RET_ERRNO | errno.EPERM
     refused = _COMPILER_DENIED | {"tgkill"}
@@ -267,6 +267,8 @@ def program_filter(*, tool: bool) -> bytes:
         assembler.on("socket", _if_unix_link(_RET_ALLOW, denied))
         assembler.on("connect", _return(_RET_NOTIFY))
         assembler.on("bind", _return(_RET_NOTIFY))
+        assembler.on("open", _if_bits(1, _WRITE_FLAGS, _RET_NOTIFY, _RET_ALLOW))
+        assembler.on("openat", _if_bits(2, _WRITE_FLAGS, _RET_NOTIFY, _RET_ALLOW))
         assembler.on("kill", _if_equal(1, (0,), _RET_ALLOW, denied))
         refused -= {"listen", "accept"}
     else:

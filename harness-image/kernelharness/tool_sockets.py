@@ -5,6 +5,9 @@ does not start without one of its own. A filter cannot tell such a name from the
 socket, and Landlock knows no paths of sockets. So connect() and bind() wait for this process. It stands outside of the
 filter and inside of the same Landlock domain, whose scope ends at the sandbox; it copies the address, refuses every
 other form, and makes the call itself with the caller's socket: what is looked at is what is used.
+
+CUDA also names its threads by files below /proc, which Landlock could only allow for all processes and all of /proc. It
+gets a descriptor that leads nowhere instead; every other file is opened, or not, as Landlock says.
 Neighbours: isolation.py (starts it), notifier.py, landlock.py.
 """
 
@@ -30,9 +33,12 @@ _NAMES = {
 """What may be connected to (Landlock says whose), and what a process may call itself: its number is in it."""
 
 
+_THREAD_NAME = re.compile(r"/proc/(?:self|[0-9]{1,10})/task/[0-9]{1,10}/comm")
+
+
 def serve(listener: int, child: int) -> int:
     """Answer what the processes behind `listener` ask until `child` ends; its wait status."""
-    ended = os.pidfd_open(child)
+    ended, nowhere = os.pidfd_open(child), os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     poll.register(listener, select.POLLIN)
@@ -47,7 +53,12 @@ def serve(listener: int, child: int) -> int:
             call = notifier.receive(listener)
         except ProcessLookupError:
             continue  # the caller died meanwhile
-        notifier.answer(listener, call, _make(call))
+        if call.name in _NAMES:
+            notifier.answer(listener, call, _make(call))
+        elif _THREAD_NAME.fullmatch(notifier.path_of(call) or ""):
+            notifier.give(listener, call, nowhere, notifier.open_flags(call))
+        else:
+            notifier.pass_on(listener, call)
 
 
 def _make(call: Call) -> int:

@@ -76,6 +76,14 @@ link.bind((b"\\0cuda-uvmfd-4026531836-%d" % os.getpid()).ljust(108, b"\\0"))
 link.listen(16)
 print("done")
 """
+NAMES_A_THREAD = """
+name = "/proc/self/task/%d/comm" % threading.get_native_id()
+attempt(lambda: open(name, "r+b", buffering=0).write(b"other"))
+attempt(lambda: open("/proc/%d/task/1/comm" % os.getpid(), "wb").write(b"other"))
+print(open(name).read().strip()[:6])
+attempt(lambda: open("/proc/self/comm", "wb"))
+attempt(lambda: open("made", "wb").write(b"other"))
+"""
 ATTEMPTS = {
     "a path in its folder": ("stream().connect('there')", "ENOENT"),
     "a path elsewhere": ("stream().connect(PATH)", "ENOENT"),
@@ -165,6 +173,10 @@ def listening(name: str | bytes) -> socket.socket:
 def test_tool_speaks_to_the_program_that_it_started(zygote: Zygote, tmp_path: Path) -> None:
     result = run(zygote, tmp_path, WATCHES)
     assert (result.text, result.ok) == ("tensor\n", True)
+
+
+def test_names_of_threads_lead_nowhere_and_other_files_are_as_landlock_says(zygote: Zygote, tmp_path: Path) -> None:
+    assert run(zygote, tmp_path, NAMES_A_THREAD).text == "done\ndone\npython\nEACCES\ndone\n"
 
 
 def test_cuda_gets_the_socket_without_which_it_does_not_start(zygote: Zygote, tmp_path: Path) -> None:
