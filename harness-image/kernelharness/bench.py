@@ -274,6 +274,24 @@ class Bench:
             times[name] = max(1.0, self.run(arms[name], asked, part) - case.fixed_cost_ns)
         return times
 
+    def one_by_one(
+        self, case: CaseBench, arms: dict[str, Runner], calls: int, flags: int = 0
+    ) -> tuple[dict[str, float], float]:
+        """A round in which no inputs are there before the call before is over: (ns of a call, ns when nothing is
+        called), on average. Where the device `gates_calls`.
+        """
+        self.fill_arena(case, calls)
+        waiting = self._gated(self.reference, calls, RunFlag.EMPTY)
+        return {
+            n: self._gated(arm, calls, flags if n == CANDIDATE else RunFlag.NONE) for n, arm in arms.items()
+        }, waiting
+
+    def _gated(self, runner: Runner, calls: int, flags: int) -> float:
+        runner.expect_silence()
+        if not flags & RunFlag.EMPTY:
+            runner.board.forget_reports(runner.reports)
+        return self.device.run_one_by_one(runner, Order(OrderKind.RUN, calls, flags=flags), self.deadline())
+
     def call_ns(self, case: CaseBench, runner: Runner, flags: int = 0) -> float:
         """A first idea of the time of one call, on warm slots.
 

@@ -7,6 +7,7 @@ stands still, as bytes that may be anything. Neighbours: runner.py (one end), pr
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import signal
@@ -64,6 +65,8 @@ class RunFlag(IntEnum):
     """Clone each result: the candidate returns the same memory every time."""
     EMPTY = 4
     """Do everything but call forward, touching the device instead: what a round costs by itself."""
+    ONE_BY_ONE = 8
+    """Each call waits on the device for T, which brings its inputs when the one before is over."""
 
 
 class ReplyKind(IntEnum):
@@ -97,7 +100,14 @@ _COUNT = struct.Struct("<Q")
 MAX_SEGMENTS = 1024
 """Allocations of a runner on a device that T opens, at most."""
 _SEGMENTS_AT = BOARD_TEXT_BYTES + MAX_REPORTS * REPORT_BYTES
-BOARD_BYTES = _SEGMENTS_AT + _COUNT.size + MAX_SEGMENTS * _SEGMENT.size
+_SEGMENTS_END = _SEGMENTS_AT + _COUNT.size + MAX_SEGMENTS * _SEGMENT.size
+TURNS_AT = -(-_SEGMENTS_END // mmap.PAGESIZE) * mmap.PAGESIZE
+BOARD_BYTES = TURNS_AT + mmap.PAGESIZE
+TURN_ALLOWED, TURN_MADE, TURN_ENDED = 0, 4, 8
+"""Where counts of calls lie behind `TURNS_AT`: those that T allows to begin, those that the runner has made, and those
+that have ended on the device.
+"""
+_TURN = struct.Struct("<I")
 REGION_PREFIX = b"region:"
 """A segment whose handle begins like this is T's own memory of the name that follows."""
 
@@ -198,16 +208,29 @@ class Board:
     def read_text(self, length: int) -> str:
         return self.read_bytes(length).decode(errors="replace")
 
-    def write_reports(self, packed: bytes) -> None:
-        self._map[BOARD_TEXT_BYTES : BOARD_TEXT_BYTES + len(packed)] = packed
+    def write_reports(self, packed: bytes, first: int = 0) -> None:
+        at = BOARD_TEXT_BYTES + first * REPORT_BYTES
+        self._map[at : at + len(packed)] = packed
 
     def forget_reports(self, count: int) -> None:
         """Make the first `count` reports malformed, so that none of an earlier run can pass for one of the next."""
         self._map[BOARD_TEXT_BYTES : BOARD_TEXT_BYTES + count * REPORT_BYTES] = b"\xff" * (count * REPORT_BYTES)
 
-    def raw_reports(self, count: int) -> bytes:
-        """The first `count` reports as they are."""
-        return self._map[BOARD_TEXT_BYTES : BOARD_TEXT_BYTES + count * REPORT_BYTES]
+    def raw_reports(self, count: int, first: int = 0) -> bytes:
+        """`count` reports as they are."""
+        at = BOARD_TEXT_BYTES + first * REPORT_BYTES
+        return self._map[at : at + count * REPORT_BYTES]
+
+    def read_turn(self, which: int) -> int:
+        """One of the counts of a run ONE_BY_ONE; what a runner says of it is not believed."""
+        return int(_TURN.unpack_from(self._map, TURNS_AT + which)[0])
+
+    def write_turn(self, which: int, calls: int) -> None:
+        _TURN.pack_into(self._map, TURNS_AT + which, calls)
+
+    def address_of_turns(self) -> int:
+        """Of a whole page in this process."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._map, TURNS_AT))
 
     def write_segment(self, index: int, base: int, nbytes: int, handle: bytes) -> None:
         """Add segment `index`. Raise ValueError when there are too many."""

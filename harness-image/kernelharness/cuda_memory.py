@@ -7,13 +7,14 @@ kind): T compares them afterwards. No torch. Neighbours: devices/cudart.py, devi
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from dataclasses import dataclass
 from typing import Any
 
 from kernelharness import landlock
-from kernelharness.channel import REGION_PREFIX, REPORT_BYTES, Board, Failure
+from kernelharness.channel import REGION_PREFIX, REPORT_BYTES, TURN_ALLOWED, TURN_ENDED, Board, Failure
 from kernelharness.devices.cudart import CudaError, Cudart
 from kernelharness.isolation import DeviceRights
 from kernelharness.languages.native import CUDA
@@ -94,14 +95,32 @@ class DevicePool:
         return address
 
 
+class CudaGate:
+    """Counts on the board that the device waits for and writes to, in the order of the stream that calls are given."""
+
+    def __init__(self, cudart: Cudart, stream: int, board: Board) -> None:
+        self._cudart = cudart
+        self._stream = stream
+        self._turns = cudart.host_register(board.address_of_turns(), mmap.PAGESIZE)
+
+    def wait(self, calls: int) -> None:
+        self._cudart.stream_wait(self._stream, self._turns + TURN_ALLOWED, calls)
+
+    def tell_end(self, calls: int) -> None:
+        self._cudart.stream_write(self._stream, self._turns + TURN_ENDED, calls)
+
+
 class CudaMemory:
     """What `runner.Memory` is on a CPU: T's memories by name, and what a runner on CUDA has to do around a run."""
 
     device_type = CUDA
 
-    def __init__(self, fds: dict[str, int], regions: dict[str, dict[str, Any]], *, uses_torch: bool) -> None:
+    def __init__(
+        self, fds: dict[str, int], regions: dict[str, dict[str, Any]], board: Board, *, uses_torch: bool
+    ) -> None:
         """`regions`: name -> handle (hex) and bytes, as T exported them."""
         self._fds = fds
+        self._board = board
         self._handles = regions
         self._uses_torch = uses_torch
         self._regions: dict[str, Region] = {}
@@ -123,6 +142,7 @@ class CudaMemory:
         if not self._uses_torch:
             self.stream = self._cudart.stream()
         self.pool = DevicePool(self._cudart, self.stream)
+        self.gate = CudaGate(self._cudart, self.stream, self._board)
         self._scratch = self._cudart.malloc(_PAGE)
         self.touch()
         self.finish()

@@ -55,6 +55,7 @@ class HostMemory:
     device_type = CPU
     rights = NO_DEVICE
     stream = 0
+    gate = None
 
     def __init__(self, fds: dict[str, int], writable: frozenset[str], private: dict[str, int]) -> None:
         """`private`: of these so many bytes may be written, seen by this process alone; only to explain a fault."""

@@ -14,6 +14,7 @@ import selectors
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -158,24 +159,35 @@ class Runner:
 
         `spin`: look all the time, where a CPU can be spared and waking up would be most of what is measured.
         """
-        while True:
-            left = deadline - time.monotonic()
-            events = self._selector.select(0.0 if spin else max(0.0, left))
-            # A runner that always has something for T (a call to refuse, a line to drain) is late all the same.
-            if left <= 0 and all(key.data != "reply" for key, _ in events):
-                raise RunnerFault(self, FaultKind.TIMEOUT, f"{self.name} gave no answer in time")
-            reply: Reply | None = None
-            for key, _ in events:
-                if key.data == "reply":
-                    reply = self._receive()
-                elif key.data == "notification":
-                    self._judge_call()
-                else:
-                    self._drain(key.data)
-            if reply is not None:
-                if reply.kind == ReplyKind.FAILED:
-                    raise RunnerFault(self, FaultKind.FAILED, self.board.read_text(reply.a), status=reply.status)
+        while (reply := self._look(deadline, spin=spin)) is None:
+            pass
+        return reply
+
+    def watch(self, until: Callable[[], bool], deadline: float) -> Reply | None:
+        """Look all the time until something is so, or the reply is there. Raise RunnerFault as `wait` does."""
+        while not until():
+            if (reply := self._look(deadline, spin=True)) is not None:
                 return reply
+        return None
+
+    def _look(self, deadline: float, *, spin: bool) -> Reply | None:
+        """What came meanwhile; the reply, if it is among it."""
+        left = deadline - time.monotonic()
+        events = self._selector.select(0.0 if spin else max(0.0, left))
+        # A runner that always has something for T (a call to refuse, a line to drain) is late all the same.
+        if left <= 0 and all(key.data != "reply" for key, _ in events):
+            raise RunnerFault(self, FaultKind.TIMEOUT, f"{self.name} gave no answer in time")
+        reply: Reply | None = None
+        for key, _ in events:
+            if key.data == "reply":
+                reply = self._receive()
+            elif key.data == "notification":
+                self._judge_call()
+            else:
+                self._drain(key.data)
+        if reply is not None and reply.kind == ReplyKind.FAILED:
+            raise RunnerFault(self, FaultKind.FAILED, self.board.read_text(reply.a), status=reply.status)
+        return reply
 
     def ask(self, order: Order, deadline: float) -> Reply:
         self.resume()

@@ -41,6 +41,18 @@ class Pool(Protocol):
     def copy(self, target: Any, source: Any, nbytes: int) -> None: ...
 
 
+class Gate(Protocol):
+    """What keeps calls that were made ahead from beginning."""
+
+    def wait(self, calls: int) -> None:
+        """What is asked of the device from now on begins when T has allowed so many calls."""
+        ...
+
+    def tell_end(self, calls: int) -> None:
+        """Let T see when everything that was asked of the device so far is over: so many calls."""
+        ...
+
+
 class Memory(Protocol):
     """What a runner has of the device: T's memories, a pool of its own, and what to do around a run."""
 
@@ -51,6 +63,11 @@ class Memory(Protocol):
     """A `Pool`."""
     stream: int
     """Where a native arm's work goes; 0 on a CPU."""
+
+    @property
+    def gate(self) -> Gate | None:
+        """None where calls are never asked for one by one."""
+        ...
 
     def attach(self) -> None:
         """Make it usable. Before the candidate is there, and before its rights are given up."""
@@ -123,7 +140,7 @@ def run(config: dict[str, Any], fds: list[int]) -> None:
     link = socket.socket(fileno=fds[0])
     board = Board(fds[1])
     given = dict(zip(config["memory"], fds[2:], strict=True))
-    memory = _make_memory(config, given)
+    memory = _make_memory(config, given, board)
     os.environ.update(config.get("env", {}))
     if config.get("isolate"):
         readable = [config["folder"]] if "folder" in config else []
@@ -158,7 +175,8 @@ def run(config: dict[str, Any], fds: list[int]) -> None:
                 reply = Reply(ReplyKind.READY)
             elif order.kind == OrderKind.RUN:
                 chosen = prepared[order.b : order.b + order.a if order.a else None]
-                reply = _run(arm, memory, board, chosen, kept, order.flags)
+                run_calls = _run_one_by_one if order.flags & RunFlag.ONE_BY_ONE else _run
+                reply = run_calls(arm, memory, board, chosen, kept, order.flags)
             elif order.kind == OrderKind.DROP:
                 kept.clear()
                 reply = Reply(ReplyKind.READY)
@@ -199,6 +217,28 @@ def _run(arm: Arm, memory: Memory, board: Board, prepared: list[Any], kept: list
     return Reply(ReplyKind.DONE, a=count)
 
 
+def _run_one_by_one(arm: Arm, memory: Memory, board: Board, prepared: list[Any], kept: list[Any], flags: int) -> Reply:
+    """The same with a gate before each call. All are made ahead, so that what one takes is the device's time alone."""
+    kept.clear()
+    assert memory.gate is not None
+    reports = 0
+    for calls, slot in enumerate(prepared, 1):
+        memory.gate.wait(calls)
+        if flags & RunFlag.EMPTY:
+            memory.touch()
+            memory.gate.tell_end(calls)
+        else:
+            result = arm.call(slot)
+            kept.append(arm.copy(result) if flags & RunFlag.COPY_OUT else result)
+            memory.gate.tell_end(calls)
+            packed, count = arm.report(kept[-1:])
+            board.write_reports(packed, reports)
+            memory.show(board, packed)
+            reports += count
+        board.write_turn(channel.TURN_MADE, calls)
+    return Reply(ReplyKind.DONE, a=reports)
+
+
 def _touch_memory(nbytes: int) -> None:
     """Let the allocator own this much memory that was touched already, in one piece: the same start for every arm."""
     libc = ctypes.CDLL(None)
@@ -215,11 +255,11 @@ def _failed(board: Board, failure: Failure, text: str) -> Reply:
     return Reply(ReplyKind.FAILED, failure, board.write_text(text))
 
 
-def _make_memory(config: dict[str, Any], fds: dict[str, int]) -> Memory:
+def _make_memory(config: dict[str, Any], fds: dict[str, int], board: Board) -> Memory:
     if config.get("device") == "cuda":
         from kernelharness.cuda_memory import CudaMemory
 
-        return CudaMemory(fds, config["regions"], uses_torch=config["arm"] != "native")
+        return CudaMemory(fds, config["regions"], board, uses_torch=config["arm"] != "native")
     if config.get("device") == "host_copy":
         from kernelharness.host_copy import HostCopyMemory
 

@@ -29,8 +29,11 @@ _PLANS, _SLOW_START = 3, 4
 """How often blocks are planned, at most, and how many times faster than expected calls may be."""
 _AUDITS, _MOST_AUDITS = 3, 12
 """More than the first number only as long as a call alone takes too long: others on the machine may have made it."""
-_AHEAD_FACTOR, _AHEAD_NS = 3.0, 300_000.0
-"""The first call of a round may take so many times an average one, and this much longer: it wakes threads up."""
+_ALONE, _GATED = (3.0, 300_000.0), (1.1, 5_000.0)
+"""A call alone may take so many times one in a row, and this much longer: the first of a round, which wakes threads up,
+and one that was made ahead and waits on the device for its inputs.
+"""
+_MOST_GATED = 16
 PROFILE_SECONDS = 5.0
 _PROFILED, _PROFILED_NS = 3, 1e9
 """So many calls are profiled; one, where they would take longer than this."""
@@ -177,28 +180,47 @@ class Trial:
         return samples
 
     def _audit(self, case: CaseBench, arms: dict[str, Runner], calls: int, samples: Samples, lead: str) -> None:
-        """Rounds that look like all others and stop after the first call. Raise Rejection.
+        """Rounds that look like all others until a call wants the inputs of the next. Raise Rejection.
 
-        That call must take as long as one; and when the rest is called, the inputs have changed. Else the first call of
-        a round answers for those that follow, whose inputs no user could have shown it.
+        A call that has to wait for its inputs must take as long as one, and be right. Else calls of a round answer for
+        those that follow, whose inputs no user could have shown them.
         """
-        pair = {lead: arms[lead], CANDIDATE: arms[CANDIDATE]}
-        if lead != "eager":
-            pair = {"eager": arms["eager"], **pair}  # it says what is right
-        average = samples.call_ns(CANDIDATE)
-        first = dict.fromkeys(pair, math.inf)
+        gated = self.bench.device.gates_calls
+        factor, longer_ns = _GATED if gated else _ALONE
+        row = samples.call_ns(CANDIDATE)
+        alone = waiting = math.inf
         for audit in range(_MOST_AUDITS):
-            alone = self.bench.round(case, pair, list(pair), calls, self.flags, (0, 1))
-            self._compare_round(case, 1)
-            self.bench.round(case, pair, list(pair), calls, self.flags, (1, calls - 1), cold=False)
-            self._compare_round(case, calls - 1)
-            first = {name: min(first[name], alone[name]) for name in pair}  # others only make it longer
-            waking = max(0.0, first[lead] - samples.call_ns(lead))
-            ahead = first[CANDIDATE] > _AHEAD_FACTOR * average + _AHEAD_NS + waking
+            found = self._gated(case, arms, calls) if gated else self._first(case, arms, calls, samples, lead)
+            alone, waiting = min(alone, found[0]), min(waiting, found[1])  # others only make them longer
+            ahead = alone - waiting > factor * row + longer_ns
             if audit + 1 >= _AUDITS and not ahead:
                 return
-        text = f"a call alone took {first[CANDIDATE] / 1e3:.0f} us, one of {calls} in a row {average / 1e3:.0f} us"
-        raise Rejection(Verdict.TIMING_MISMATCH, f"{text}: it works ahead, on inputs that users do not have yet")
+        times = f"{(alone - waiting) / 1e3:.0f} us, one of {calls} in a row {row / 1e3:.0f} us"
+        text = f"a call alone took {times}: it works ahead, on inputs that users do not have yet"
+        raise Rejection(Verdict.TIMING_MISMATCH, text)
+
+    def _gated(self, case: CaseBench, arms: dict[str, Runner], calls: int) -> tuple[float, float]:
+        """(ns of a call whose inputs come when the one before is over, what of it is waiting)."""
+        calls = min(calls, _MOST_GATED)
+        pair = {"eager": arms["eager"], CANDIDATE: arms[CANDIDATE]}  # eager says what is right
+        found, waiting = self.bench.one_by_one(case, pair, calls, self.flags)
+        self._compare_round(case, calls)
+        return found[CANDIDATE], waiting
+
+    def _first(
+        self, case: CaseBench, arms: dict[str, Runner], calls: int, samples: Samples, lead: str
+    ) -> tuple[float, float]:
+        """(ns of the first call of a round, which stops there, what waking up took the fastest reference's).
+
+        The rest is called with other inputs.
+        """
+        names = dict.fromkeys(("eager", lead, CANDIDATE))
+        some = {name: arms[name] for name in names}
+        found = self.bench.round(case, some, list(some), calls, self.flags, (0, 1))
+        self._compare_round(case, 1)
+        self.bench.round(case, some, list(some), calls, self.flags, (1, calls - 1), cold=False)
+        self._compare_round(case, calls - 1)
+        return found[CANDIDATE], max(0.0, found[lead] - samples.call_ns(lead))
 
     def _run_sets(self, case: CaseBench, count: int) -> list[list[Tensor]]:
         """By correctness set: the outputs."""

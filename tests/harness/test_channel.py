@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 
 import pytest
@@ -10,8 +12,12 @@ from kernelharness.channel import (
     DTYPES,
     MAX_RANK,
     MAX_REPORTS,
+    MAX_SEGMENTS,
     MESSAGE_BYTES,
     REPORT_BYTES,
+    TURN_ALLOWED,
+    TURN_ENDED,
+    TURN_MADE,
     Board,
     Order,
     OrderKind,
@@ -91,3 +97,22 @@ def test_text_is_cut_at_the_board_and_never_fails_to_decode(board: Board) -> Non
     assert board.read_text(written).startswith("éé")
     assert board.read_text(-5) == ""
     assert board.read_text(1) == "�"
+
+
+def test_turns_lie_on_a_page_of_their_own_behind_all_else(board: Board) -> None:
+    board.write_segment(MAX_SEGMENTS - 1, 1, 2, b"\xff" * 64)
+    for which in (TURN_ALLOWED, TURN_MADE, TURN_ENDED):
+        assert board.read_turn(which) == 0
+        board.write_turn(which, which + 1)
+    assert [board.read_turn(which) for which in (TURN_ALLOWED, TURN_MADE, TURN_ENDED)] == [1, 5, 9]
+    assert board.address_of_turns() % mmap.PAGESIZE == 0
+    assert ctypes.c_uint32.from_address(board.address_of_turns() + TURN_ENDED).value == 9
+    assert len(board.read_segments(MAX_SEGMENTS - 1)) == 1
+
+
+def test_reports_of_a_call_lie_behind_those_of_the_calls_before(board: Board) -> None:
+    packed = [pack_report(OutputReport(address, "float32", (2,), (1,))) for address in (64, 128, 192)]
+    board.write_reports(packed[0])
+    board.write_reports(packed[1] + packed[2], 1)
+    assert board.raw_reports(3) == b"".join(packed)
+    assert board.raw_reports(1, 2) == packed[2]

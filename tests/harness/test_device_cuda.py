@@ -6,7 +6,7 @@ import pytest
 from kernelharness.cuda_memory import Block, DevicePool
 from kernelharness.devices.base import OutputFault
 from kernelharness.devices.cuda import CudaDevice
-from kernelharness.devices.cuda_outputs import _Pick, _spread
+from kernelharness.devices.cuda_looks import Pick, spread
 from kernelharness.devices.lateness import Lateness
 from kernelharness.protocol import Verdict
 
@@ -98,7 +98,7 @@ def test_too_few_runs_say_nothing_of_when_the_device_was_back() -> None:
 def test_a_glimpse_is_spread_over_an_output_and_stays_in_it(
     nbytes: int, phase: float, slack: float, count: int
 ) -> None:
-    rows = _spread(1000, nbytes, _Pick(report=0, rows=count, slack=slack, phase=phase))
+    rows = spread(1000, nbytes, Pick(report=0, rows=count, slack=slack, phase=phase))
     end = rows.address + (rows.count - 1) * rows.pitch + rows.width
     assert rows.address >= 1000
     assert end <= 1000 + nbytes

@@ -107,6 +107,8 @@ class Device(ABC):
 
     reads_references = False
     """T reads a reference's results where they are, as a candidate's; else they are copied to the desk."""
+    gates_calls = False
+    """Calls that were made ahead can be let begin one by one: `run_one_by_one`."""
     streams_sets = False
     """Correctness sets that do not fit all at once are made one after the other; else there are fewer of them."""
     passes: Passes | None = None
@@ -183,6 +185,12 @@ class Device(ABC):
         runner.wait(deadline)
         runner.stop()
         return time.perf_counter_ns() - begin
+
+    def run_one_by_one(self, runner: Runner, order: Order, deadline: float) -> float:
+        """The same for the first `order.a` slots, each of which gets its inputs when the call before is over; ns of a
+        call, from its inputs on, on average. Where `gates_calls`.
+        """
+        raise NotImplementedError
 
     def settle(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
         """The runner stands still after some rounds of its own: see to it that its next ones are like them."""

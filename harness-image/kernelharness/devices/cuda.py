@@ -5,7 +5,8 @@ decoys first, then, while the runner stands still, the real ones with a canary d
 kernel that occupies the whole device and flushes the L2; late, it has met somebody's work. After the runner said that
 it is done T takes the time and glimpses outputs; when the runner stands still it compares what it saw, and the rest.
 References are shown the same inputs behind the same canary, without decoys: nothing to fool.
-Neighbours: base.py (the interface), cuda_outputs.py (results), cuda_passes.py (values), ../cuda_memory.py (runners).
+Neighbours: base.py (the interface), cuda_gate.py (calls one by one), cuda_outputs.py and cuda_looks.py (results),
+cuda_passes.py (values), ../cuda_memory.py (runners).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ from kernelharness.channel import Order, RunFlag
 from kernelharness.compare import POISON_BYTE
 from kernelharness.cuda_memory import Region
 from kernelharness.devices.base import Ceilings, Device, Interference, Need, OutputFault, TooLarge, Window
-from kernelharness.devices.cuda_outputs import RemoteOutputs, Staging
+from kernelharness.devices.cuda_gate import GatedRun
+from kernelharness.devices.cuda_looks import Staging
+from kernelharness.devices.cuda_outputs import RemoteOutputs
 from kernelharness.devices.cuda_passes import CudaPasses, CudaRefill
 from kernelharness.devices.cudart import CudaError, Cudart
 from kernelharness.devices.judge_kernels import JudgeKernels
@@ -74,6 +77,7 @@ class CudaDevice(Device):
     torch_device = "cuda"
     inputs_are_read_only = False
     reads_references = True
+    gates_calls = True
     streams_sets = True
     screening = SCREENING_DEVICE
     run_spread_ns = 12_000.0
@@ -180,8 +184,9 @@ class CudaDevice(Device):
     def refill(self, seed: int, *, signs: bool) -> Refill:
         return CudaRefill(seed, signs=signs, kernels=self._kernels)
 
-    def _copy_out(self, memory: str, offset: int, nbytes: int) -> None:
-        self._cudart.copy(self._shared[memory].address + offset, self._own[memory].address + offset, nbytes)
+    def _copy_out(self, memory: str, offset: int, nbytes: int, stream: int = 0) -> None:
+        shared, own = self._shared[memory].address + offset, self._own[memory].address + offset
+        self._cudart.copy(shared, own, nbytes, stream)
 
     # -- results ------------------------------------------------------------------------------------------------------
 
@@ -255,6 +260,28 @@ class CudaDevice(Device):
         self._weigh(runner)
         return end - begin
 
+    def run_one_by_one(self, runner: Runner, order: Order, deadline: float) -> float:
+        outputs = self._of(runner)
+        window = replace(self._windows[runner.pid], calls=order.a)
+        self._lateness.begin_run()
+        self._hide(window)
+        self._poison(*outputs.ranges())
+        self._cudart.synchronize()
+
+        def bring(call: int) -> None:
+            offset = window.offset + call * window.stride
+            self._copy_out(window.memory, offset, window.stride, self._staging.stream)
+            self._staging.wait()
+
+        run = GatedRun(runner, outputs, self._random, deadline)
+        ns = run.obey(order, bring)
+        runner.stop()
+        self._expect_idle("after a call had returned")
+        self._expect_unchanged(window)
+        run.expect_settled()
+        self._weigh(runner)
+        return ns
+
     def _hide(self, window: Window) -> None:
         """Decoys where the inputs will be, on a device where nothing else may be going on."""
         self._current = None
@@ -263,16 +290,20 @@ class CudaDevice(Device):
         self._cudart.synchronize()
         self._expect_idle("before a call was allowed to begin")
 
+    def _poison(self, starts: Sequence[int], sizes: Sequence[int]) -> None:
+        """What lies there now is no result. The call before must be over."""
+        if starts:
+            ranges = self._staging.upload(starts, sizes)
+            self._kernels.fill_ranges(*ranges, len(starts), POISON_BYTE)
+
     def _reveal(self, window: Window, starts: Sequence[int], sizes: Sequence[int]) -> None:
         """The real inputs, and poison at `starts`, where results were last; with a canary directly behind."""
-        ranges = self._staging.upload(starts, sizes) if starts else (0, 0)
         moved = sum(sizes) + (0 if window == self._current else window.nbytes)
         self._cudart.synchronize()
         self._cudart.reset_persisting_cache()
         before, copied, after, _ = self._events
         self._cudart.record(before)
-        if starts:
-            self._kernels.fill_ranges(ranges[0], ranges[1], len(starts), POISON_BYTE)
+        self._poison(starts, sizes)
         if window != self._current:
             self._copy_out(window.memory, window.offset, window.nbytes)
         self._cudart.record(copied)

@@ -8,7 +8,6 @@ an allocation that T opened. Neighbours: cuda.py, ../cuda_memory.py (the runner'
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -22,7 +21,6 @@ from kernelharness.channel import (
     DTYPES,
     ITEM_BYTES,
     MAX_RANK,
-    MAX_REPORTS,
     REGION_PREFIX,
     REPORT_BYTES,
     OutputReport,
@@ -31,17 +29,13 @@ from kernelharness.channel import (
 )
 from kernelharness.cuda_memory import Region
 from kernelharness.devices.base import OutputFault, Window, check_form, reports_of, span_bytes
+from kernelharness.devices.cuda_looks import Look, Pick, Staging, pick_rows, spread
 from kernelharness.devices.cudart import CudaError, Cudart
 from kernelharness.devices.judge_kernels import JudgeKernels
 from kernelharness.processes import Runner
 from kernelharness.protocol import TensorFact, Verdict
 from kernelharness.slots import device_bytes, torch_dtype
 
-_ROWS, _ROW_BYTES = (64, 512, 512), 64
-"""Glimpses of a run: how many rows of so many bytes, first quickly of the output that is written last, then of more of
-it, then of any other. The copy engine reads 16 rows in a microsecond.
-"""
-_RANGES_BYTES = 8 * MAX_REPORTS
 _REPORT = np.dtype(
     [
         ("address", "<u8"),
@@ -53,55 +47,6 @@ _REPORT = np.dtype(
 )
 assert _REPORT.itemsize == REPORT_BYTES
 _Array = npt.NDArray[np.int64]
-
-
-class Staging:
-    """Page-locked memory, and where it is brought to on the device; one for the whole judge."""
-
-    def __init__(self, cudart: Cudart) -> None:
-        self._cudart = cudart
-        self._ranges = cudart.malloc(2 * _RANGES_BYTES)
-        self._host = cudart.host_malloc(2 * _RANGES_BYTES)
-        self._view = _view_of(self._host, 2 * _RANGES_BYTES).view(np.uint64)
-        self.seen_at = cudart.host_malloc(sum(_ROWS) * _ROW_BYTES)
-        self.stream = cudart.stream()
-        """Of copies that wait for nobody's work."""
-        self.seen = _view_of(self.seen_at, sum(_ROWS) * _ROW_BYTES)
-        """Bytes of outputs, as they were when T looked."""
-
-    def upload(self, starts: Sequence[int], sizes: Sequence[int]) -> tuple[int, int]:
-        """Bring ranges to the device; where u64 arrays of starts and sizes lie there. The copy before must be over."""
-        self._view[: len(starts)] = starts
-        self._view[MAX_REPORTS : MAX_REPORTS + len(sizes)] = sizes
-        self._cudart.upload(self._ranges, self._host, 2 * _RANGES_BYTES)
-        return self._ranges, self._ranges + _RANGES_BYTES
-
-
-def _view_of(address: int, nbytes: int) -> npt.NDArray[np.uint8]:
-    return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Bytes of an output that are read together."""
-
-    address: int
-    pitch: int
-    """Bytes from one row to the next."""
-    width: int
-    count: int
-
-
-@dataclass(frozen=True)
-class _Pick:
-    """Where to look, as drawn before anybody knows where outputs will lie."""
-
-    report: int
-    rows: int
-    slack: float
-    """From 0, rows reach from end to end, to 1, they are so much closer that there is room for one more."""
-    phase: float
-    """From 0, the rows begin where the output does, to 1, they end where it ends."""
 
 
 @dataclass
@@ -131,15 +76,16 @@ class RemoteOutputs:
         self._window: Window | None = None
         self._calls = 0
         """Of the window's slots, those that the run is about."""
-        self._picks: list[_Pick] = []
-        self._downloads: list[Callable[[], None]] = []
-        """Of the picks, where the reports in `_raw` say that outputs lie; none when those lead nowhere."""
-        self._seen_bytes = 0
+        self._turns: dict[int, bytes] = {}
+        """By call, the reports of the last run in which each call waited for the one before."""
+        self._picks: list[Pick] = []
+        self._look: Look | None = None
+        """At the picks, where the reports in `_raw` say that outputs lie; None when those lead nowhere."""
 
     def point_at(self, window: Window) -> None:
         """The runner will run on these slots from now on."""
         if window != self._window:
-            self._window, self._raw, self._downloads = window, b"", []
+            self._window, self._raw, self._look, self._turns = window, b"", None, {}
 
     def close(self) -> None:
         """Let go of the runner's memory."""
@@ -157,12 +103,8 @@ class RemoteOutputs:
         """
         assert self._window is not None
         self._calls, outputs = calls, len(self._window.outputs)
-        last = (calls - 1) * outputs + int(random.integers(outputs))
-        reports = (last, last, int(random.integers(calls * outputs)))
-        phases = (1.0, random.random(), random.random())
-        picked = zip(reports, _ROWS, random.random(len(_ROWS)), phases, strict=True)
-        self._picks = [_Pick(*pick) for pick in picked]
-        self._aim()
+        self._picks = pick_rows(random, range((calls - 1) * outputs, calls * outputs), range(calls * outputs))
+        self._look = self._aim()
 
     def glimpse(self) -> None:
         """Ask for the chosen bytes as they are now, where outputs lay the last time.
@@ -170,8 +112,8 @@ class RemoteOutputs:
         Called as soon as the runner says that it is done, and answered by the copy engine: a kernel would make the
         device switch to this process, which takes longer than this, and waits for whatever is still at work.
         """
-        for download in self._downloads:
-            download()
+        if self._look is not None:
+            self._look.ask()
 
     def follow(self) -> None:
         """Ask again where outputs lie elsewhere than the last time, in memory that is known."""
@@ -179,47 +121,68 @@ class RemoteOutputs:
         raw = self._runner.board.raw_reports(self._calls * len(self._window.outputs))
         if raw != self._raw:
             self._raw = raw
-            self._aim()
+            self._look = self._aim()
             self.glimpse()
 
     def glimpsed(self) -> bytes | None:
         """What was asked for; None when the reports lead nowhere. What lies in new memory is looked at only now."""
         if self._open_new():
-            self._aim()
+            self._look = self._aim()
             self.glimpse()
-        if not self._downloads:
-            return None
-        self._cudart.wait_for_stream(self._staging.stream)
-        return self._staging.seen[: self._seen_bytes].tobytes()
+        return self._look.seen() if self._look is not None else None
 
     def look_again(self) -> bytes | None:
         """The same bytes, read once more."""
         self.glimpse()
         return self.glimpsed()
 
-    def _aim(self) -> None:
-        """At the picks alone, one by one: between a call and the look at its outputs every microsecond counts."""
-        self._downloads = []
+    def look(self, random: np.random.Generator, call: int, *, made: bool) -> Look:
+        """At the outputs of a call that may not be over; not yet `made`, they will lie where they lay in such a run."""
+        assert self._window is not None
+        outputs = range(len(self._window.outputs))
+        if made:
+            self._open_new()
+            self._turns[call] = self._raw_of(call)
+        raw = self._turns.get(call)
+        look = None if raw is None else self._look_at(raw, pick_rows(random, outputs, outputs))
+        return look or Look(self._staging, [], 0)
+
+    def is_where(self, call: int) -> bool:
+        """A look at a call that was not made yet was a look at its outputs."""
+        return self._turns.get(call) == self._raw_of(call)
+
+    def _raw_of(self, call: int) -> bytes:
+        assert self._window is not None
+        count = len(self._window.outputs)
+        return self._runner.board.raw_reports(count, call * count)
+
+    def _aim(self) -> Look | None:
+        """At the picks."""
         if self._window is None or len(self._raw) != REPORT_BYTES * self._calls * len(self._window.outputs):
-            return
+            return None
+        return self._look_at(self._raw, self._picks)
+
+    def _look_at(self, raw: bytes, picks: Sequence[Pick]) -> Look | None:
+        """One by one: between a call and the look at its outputs every microsecond counts."""
+        assert self._window is not None
         facts = self._window.outputs
         downloads: list[Callable[[], None]] = []
         read = 0
-        for pick in self._picks:
+        for pick in picks:
             fact = facts[pick.report % len(facts)]
             try:
-                report = unpack_report(self._raw[pick.report * REPORT_BYTES : (pick.report + 1) * REPORT_BYTES])
+                report = unpack_report(raw[pick.report * REPORT_BYTES : (pick.report + 1) * REPORT_BYTES])
                 check_form(report, fact)
             except (ValueError, OutputFault):
-                return
+                return None
             local = self._local(report.address, span_bytes(report)) if prod(fact.shape) else None
             if local is None:
                 continue
-            rows = _spread(local, span_bytes(report), pick)
+            rows = spread(local, span_bytes(report), pick)
             place = (self._staging.seen_at + read, rows.address, rows.pitch, rows.width, rows.count)
             downloads.append(self._cudart.rows_download(*place, self._staging.stream))
             read += rows.width * rows.count
-        self._downloads, self._seen_bytes = downloads, read
+        return Look(self._staging, downloads, read) if downloads else None
 
     def _local(self, address: int, nbytes: int) -> int | None:
         """Where bytes of the runner's memory lie here; None when they are in no allocation that T has opened."""
@@ -337,16 +300,6 @@ class RemoteOutputs:
                 Verdict.MEMORY_FAULT, f"an output lies in memory that cannot be opened: {error}"
             ) from error
         return _Opened(segment.base, min(segment.nbytes, base + size - local), local, True)
-
-
-def _spread(address: int, nbytes: int, pick: _Pick) -> _Rows:
-    """Rows over these bytes, as far apart as nobody can know, so that no pattern of late bytes lies between them."""
-    if nbytes <= pick.rows * _ROW_BYTES:
-        return _Rows(address, nbytes, nbytes, 1)
-    widest = (nbytes - _ROW_BYTES) // (pick.rows - 1)
-    pitch = max(_ROW_BYTES, int(widest * (1 - pick.slack / pick.rows)))
-    first = int(pick.phase * (nbytes - _ROW_BYTES - (pick.rows - 1) * pitch))
-    return _Rows(address + first, pitch, _ROW_BYTES, pick.rows)
 
 
 def _overlap(left: _Opened, right: _Opened) -> bool:

@@ -20,6 +20,8 @@ _IPC_LAZY_PEER_ACCESS = 1
 _STREAM_NON_BLOCKING = 1
 _HOST_TO_DEVICE, _DEVICE_TO_HOST, _DEVICE_TO_DEVICE = 1, 2, 3
 _POINTER_BUFFER_ID = 7
+_MAPPED = 2
+_AT_LEAST = 0
 _OUT_OF_MEMORY = 2
 
 
@@ -69,6 +71,13 @@ class Cudart:
         address = ctypes.c_void_p()
         self._call("cudaMallocHost", ctypes.byref(address), ctypes.c_size_t(nbytes))
         return int(address.value or 0)
+
+    def host_register(self, address: int, nbytes: int) -> int:
+        """Let the device use whole pages of this process's memory; their address there."""
+        self._call("cudaHostRegister", ctypes.c_void_p(address), ctypes.c_size_t(nbytes), ctypes.c_uint(_MAPPED))
+        there = ctypes.c_void_p()
+        self._call("cudaHostGetDevicePointer", ctypes.byref(there), ctypes.c_void_p(address), ctypes.c_uint(0))
+        return int(there.value or 0)
 
     def copy(self, target: int, source: int, nbytes: int, stream: int = 0) -> None:
         """Device to device, asynchronous."""
@@ -164,6 +173,16 @@ class Cudart:
     def wait_for_stream(self, stream: int) -> None:
         """Raise CudaError for whatever went wrong in it."""
         self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
+
+    def stream_wait(self, stream: int, address: int, value: int) -> None:
+        """What follows in the stream waits until the u32 at `address` is `value` or more."""
+        place = (ctypes.c_void_p(stream), ctypes.c_uint64(address), ctypes.c_uint32(value))
+        self._drive("cuStreamWaitValue32_v2", *place, ctypes.c_uint(_AT_LEAST))
+
+    def stream_write(self, stream: int, address: int, value: int) -> None:
+        """Write a u32 when everything before it in the stream is over, and can be seen."""
+        place = (ctypes.c_void_p(stream), ctypes.c_uint64(address), ctypes.c_uint32(value))
+        self._drive("cuStreamWriteValue32_v2", *place, ctypes.c_uint(0))
 
     def synchronize(self) -> None:
         """Wait for all work of this process. Raise CudaError for whatever went wrong in it."""

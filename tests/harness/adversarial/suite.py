@@ -1,10 +1,9 @@
 """The candidates of the adversarial suite: what each file says of itself, and batches of them for a judge.
 
 Each file begins with comments `expect: VERDICT | VERDICT`, `problem: NAME` and, for Python, `language: NAME`. A cheat
-that is right, and hopes to seem fast, also says `no gain over: NAME`, an honest file beside it; one that the judge is
-known to accept says `hole: WHY`. A file is for the device of its folder, unless it says `devices: cpu, gpu`. Cheats
-whose names begin with a number are of the design's list of 47, `own_` are attacks on this very judge; an honest file
-says `item: N, N` of the list of 14 (`HONEST`).
+that is right, and hopes to seem fast, also says `no gain over: NAME`, an honest file beside it. A file is for the
+device of its folder, unless it says `devices: cpu, gpu`. Cheats whose names begin with a number are of the design's
+list of 47, `own_` are attacks on this very judge; an honest file says `item: N, N` of the list of 14 (`HONEST`).
 Neighbours: {cheats,honest}/{cpu,gpu} (the files), ../problems, ../../gpu/problems, ../test_adversarial.py,
 ../../gpu/test_suite.py, benchmarks/gpu_suite.py.
 """
@@ -45,7 +44,7 @@ HONEST = {
 }
 """The design's list of what is odd and must be accepted."""
 _SAID = re.compile(
-    r"^(?://|#) (?P<key>expect|problem|language|no gain over|hole|devices|item): (?P<value>.*)$", re.MULTILINE
+    r"^(?://|#) (?P<key>expect|problem|language|no gain over|devices|item): (?P<value>.*)$", re.MULTILINE
 )
 
 
@@ -64,8 +63,6 @@ class Entry:
     language: str
     no_gain_over: str
     """The entry of the same problem and language that it must not be faster than; empty when it is not timed."""
-    hole: str
-    """Why the judge accepts this cheat nevertheless; empty: it does not."""
     is_honest: bool
     numbers: frozenset[int]
     """What it is of the list of its kind: `CHEATS` or `HONEST`; none when it is beside the list."""
@@ -141,7 +138,6 @@ def _entry(path: Path) -> Entry:
         problem=said["problem"],
         language=language,
         no_gain_over=said.get("no gain over", ""),
-        hole=said.get("hole", ""),
         is_honest=is_honest,
         numbers=frozenset(int(word) for word in numbers if word.strip().isdigit())
         & set(HONEST if is_honest else CHEATS),

@@ -1,6 +1,5 @@
 // expect: TIMING_MISMATCH
 // problem: one_row_linear
-// hole: all inputs of a round lie there before its first call, and a call of 0.1 ms cannot be timed alone
 // Every eighth call answers for the seven that follow, whose inputs lie where they lay in the round before, and so reads
 // the weights once for eight; the others compare their inputs with what was answered, and answer anew if they differ.
 #include "problem.h"
