@@ -45,7 +45,7 @@ _MOST_PIECES = 1024
 _SWEEP_FACTOR = 2
 _CACHE_OF_A_CPU = 16 << 20
 """Few processors have a larger share of a cache for one CPU. A virtual machine is told of its host's whole cache, which
-it has with others, and sweeping hundreds of megabytes would be most of what a round takes.
+it has with others, and sweeping hundreds of megabytes takes as long as a round of calls, or longer.
 """
 _CEILING_BYTES = 64 << 20
 
