@@ -48,7 +48,7 @@ def _check(kernel: ModuleType, seconds: float) -> int:
             continue
         for case in target.known["cases"]:
             ran = True
-            with torch.inference_mode(not case["gradients"]):
+            with torch.device(target.device), torch.inference_mode(not case["gradients"]):
                 equal = _check_case(kernel, target, case, seconds) and equal
     if not ran:
         print("no kernel of this bundle can run here; the reference is used")
@@ -65,11 +65,11 @@ def _check_case(kernel: ModuleType, target: Any, case: dict[str, Any], seconds: 
     models = []
     for cls in (module.Model, kernel.make_class(module.Model)):
         torch.manual_seed(seed)
-        models.append(cls(*args, **kwargs).to(dtype=dtype))
+        models.append(cls(*args, **kwargs).to(device=target.device, dtype=dtype))
     reference, model = models
     model.load_state_dict(reference.state_dict())
     torch.manual_seed(seed + 1)
-    inputs = [_cast(value, dtype) for value in module.get_inputs()]
+    inputs = [_cast(value, target.device, dtype) for value in module.get_inputs()]
     name = f"target {target.name}, case {case['case']}"
     if (chosen := model.explain(*inputs)) != name:
         print(f"{name}: FAILED: {chosen}")
@@ -127,9 +127,9 @@ def _arguments(module: ModuleType) -> tuple[list[Any], dict[str, Any]]:
     return values, {}
 
 
-def _cast(value: Any, dtype: torch.dtype | None) -> Any:
-    if isinstance(value, torch.Tensor) and value.is_floating_point():
-        return value.to(dtype=dtype).contiguous()
+def _cast(value: Any, device: str, dtype: torch.dtype | None) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device=device, dtype=dtype if value.is_floating_point() else None).contiguous()
     return value
 
 
@@ -178,9 +178,16 @@ def _measure(reference: Callable[[], Any], kernel: Callable[[], Any], seconds: f
 
 def _timed(call: Callable[[], Any], sweep: torch.Tensor) -> float:
     sweep.sum()
+    _finish(sweep.device)
     begin = time.perf_counter()
     call()
+    _finish(sweep.device)
     return time.perf_counter() - begin
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _speedup(target: dict[str, Any]) -> str:

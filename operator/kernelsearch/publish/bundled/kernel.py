@@ -282,6 +282,8 @@ class Target:
         self.known = known
         self.name: str = known["name"]
         self.kernel: NativeKernel | PythonKernel | None = None
+        self.device = "cpu" if known["vendor"] == "cpu" else "cuda"
+        """Of its tensors, as torch calls it."""
         self.refusal: str = _machine.refusal(known)
         if self.refusal:
             return
@@ -298,9 +300,8 @@ class Target:
         """The verified case that this call is; `trains`: it must give gradients too. Raises NotApplicable."""
         if self.kernel is None:
             raise NotApplicable(self.refusal)
-        device = "cpu" if self.known["vendor"] == "cpu" else "cuda"
-        if any(tensor.device.type != device for tensor in (*tensors, *parameters)):
-            raise NotApplicable(f"it is for tensors on {device}")
+        if any(tensor.device.type != self.device for tensor in (*tensors, *parameters)):
+            raise NotApplicable(f"it is for tensors on {self.device}")
         mine = [_fact(tensor) for tensor in tensors], [_fact(tensor) for tensor in parameters]
         values = {name: repr(value) for name, value in scalars.items()}
         nearest = ""
