@@ -282,9 +282,8 @@ class Bench:
         """
         self.fill_arena(case, calls)
         waiting = self._gated(self.reference, calls, RunFlag.EMPTY)
-        return {
-            n: self._gated(arm, calls, flags if n == CANDIDATE else RunFlag.NONE) for n, arm in arms.items()
-        }, waiting
+        asked = {name: flags if name == CANDIDATE else RunFlag.NONE for name in arms}
+        return {name: self._gated(arm, calls, asked[name]) for name, arm in arms.items()}, waiting
 
     def _gated(self, runner: Runner, calls: int, flags: int) -> float:
         runner.expect_silence()

@@ -2,7 +2,7 @@
 
 A block gives d = ln(baseline time / candidate time). The estimate is Hodges-Lehmann (the median of all Walsh averages),
 the interval is the exact Wilcoxon signed-rank one: neither is moved by the outliers that every shared CPU produces.
-Pure functions. Neighbour: measure.py, which produces the blocks.
+Pure functions. Neighbour: samples.py, which produces the blocks.
 """
 
 from __future__ import annotations
