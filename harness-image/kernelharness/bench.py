@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kernelharness.channel import MAX_REPORTS, Order, OrderKind, RunFlag
-from kernelharness.devices.base import Device, Window
+from kernelharness.devices.base import Alone, Device, Window
 from kernelharness.layout import Layout, layout_of, widened
 from kernelharness.processes import Runner
 from kernelharness.protocol import CaseFact
@@ -202,12 +202,14 @@ class Bench:
         return self.device.stacks("desk", case.outputs, 0, calls)
 
     def exact(self, case: CaseBench, offset: int, flags: int = RunFlag.NONE) -> list[Tensor] | None:
-        """The reference's outputs for one slot in float64; None when its code cannot run in that type."""
+        """The reference's outputs for one slot in float64, valid until the desk is used again; None when its code
+        cannot run in that type.
+        """
         reply = self.reference.ask(Order(OrderKind.EXACT, case.index, offset, flags=flags), self.deadline())
         self.reference.stop()
         if not reply.a:
             return None
-        return [tensor.clone() for tensor in self.device.tensors("desk", layout_of(widened(case.fact.outputs)), 0)]
+        return self.device.tensors("desk", layout_of(widened(case.fact.outputs)), 0)
 
     def run(self, runner: Runner, flags: int = 0, part: tuple[int, int] = WHOLE) -> int:
         """One timed run of what was prepared, or of a part of its slots (first, count); ns from before it was continued
@@ -276,16 +278,16 @@ class Bench:
 
     def one_by_one(
         self, case: CaseBench, arms: dict[str, Runner], calls: int, flags: int = 0
-    ) -> tuple[dict[str, float], float]:
-        """A round in which no inputs are there before the call before is over: (ns of a call, ns when nothing is
-        called), on average. Where the device `gates_calls`.
+    ) -> tuple[dict[str, Alone], float]:
+        """A round in which no inputs are there before the call before is over: (by arm, ns when nothing is called).
+        Where the device `gates_calls`.
         """
         self.fill_arena(case, calls)
-        waiting = self._gated(self.reference, calls, RunFlag.EMPTY)
+        nothing = self._gated(self.reference, calls, RunFlag.EMPTY)
         asked = {name: flags if name == CANDIDATE else RunFlag.NONE for name in arms}
-        return {name: self._gated(arm, calls, asked[name]) for name, arm in arms.items()}, waiting
+        return {name: self._gated(arm, calls, asked[name]) for name, arm in arms.items()}, nothing.ns
 
-    def _gated(self, runner: Runner, calls: int, flags: int) -> float:
+    def _gated(self, runner: Runner, calls: int, flags: int) -> Alone:
         runner.expect_silence()
         if not flags & RunFlag.EMPTY:
             runner.board.forget_reports(runner.reports)

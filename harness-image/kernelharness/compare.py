@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kernelharness import elements
-from kernelharness.elements import Passes
+from kernelharness.elements import Errors, Passes
 from kernelharness.protocol import CaseFact, Tolerance, Verdict
 
 SPREAD_SHARE = 0.05
@@ -82,6 +82,13 @@ class Comparer:
         """True when a share of an output's elements may be wrong."""
         return self._tolerance.max_mismatch_ppm > 0
 
+    def holds(self, errors: Sequence[Errors], want: Sequence[Tensor]) -> bool:
+        """Whether these errors, one for each output, are so small that `compare` finds nothing wrong. False: it may."""
+        return all(
+            found.largest <= self._limits_by(found, reference.dtype, None, self._length(output))[0]
+            for output, (found, reference) in enumerate(zip(errors, want, strict=True))
+        )
+
     def compare(
         self,
         got: Sequence[Tensor],
@@ -99,7 +106,7 @@ class Comparer:
         worst = Comparison(Verdict.OK)
         for index, (mine, reference) in enumerate(zip(got, want, strict=True)):
             scale = given_rms[index] if given_rms is not None else None
-            length = self._reduction_lengths[index] if self._reduction_lengths else 1
+            length = self._length(index)
             found = replace(self._values(mine, reference, scale, length), output=index)
             if found.ok and exact is not None and reference.is_floating_point():
                 found = self._precision(found, mine, reference, exact[index], length)
@@ -134,15 +141,27 @@ class Comparer:
         atol = max(atol, _SUMMATION * eps * math.sqrt(reduction_length) * rms)
         return min(atol, SPREAD_SHARE * spread), rtol
 
+    def _limits_by(
+        self, errors: Errors, dtype: torch.dtype, given_rms: float | None, reduction_length: int
+    ) -> tuple[float, float]:
+        scale = elements.spread(errors.total, errors.squares, errors.count)
+        return self._limits(dtype, scale, given_rms, reduction_length)
+
+    def _length(self, output: int) -> int:
+        return self._reduction_lengths[output] if self._reduction_lengths else 1
+
     def _quickly(self, got: Tensor, want: Tensor, given_rms: float | None, reduction_length: int) -> Comparison | None:
-        """That all is right, where the device can say so in two passes; else None."""
-        if self._passes is None or (sums := self._passes.sums(want)) is None:
+        """That all is right, where the device can say so in a pass or two; else None."""
+        if self._passes is None or (errors := self._passes.errors(got, want)) is None:
             return None
-        atol, rtol = self._limits(want.dtype, elements.spread(*sums), given_rms, reduction_length)
-        found = self._passes.compare(got, want, atol, rtol)
-        if found is None or found[0]:
-            return None
-        return Comparison(Verdict.OK, count=want.numel(), max_abs=found[1], atol=atol, rtol=rtol)
+        atol, rtol = self._limits_by(errors, want.dtype, given_rms, reduction_length)
+        largest = errors.largest
+        if not largest <= atol:
+            found = self._passes.compare(got, want, atol, rtol)
+            if found is None or found[0]:
+                return None
+            largest = found[1]
+        return Comparison(Verdict.OK, count=want.numel(), max_abs=largest, atol=atol, rtol=rtol)
 
     def _values(self, got: Tensor, want: Tensor, given_rms: float | None, reduction_length: int) -> Comparison:
         if (quick := self._quickly(got, want, given_rms, reduction_length)) is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -20,15 +21,27 @@ DEVICE_CHUNK = 1 << 24
 """The same on a device, where a launch costs more than a cache saves."""
 
 
+@dataclass(frozen=True)
+class Errors:
+    """What one pass over an output and the reference's says."""
+
+    largest: float
+    """Of |got - want|; NaN, which is below nothing, where some error is no number."""
+    total: float
+    """The sum of the reference's finite elements, ..."""
+    squares: float
+    """... that of their squares, ..."""
+    count: int
+    """... and their number."""
+
+
 class Passes(Protocol):
     """Whole passes over tensors, where a device has better than chunks of torch operations. None: not over these."""
 
+    def errors(self, got: Tensor, want: Tensor) -> Errors | None: ...
+
     def compare(self, got: Tensor, want: Tensor, atol: float, rtol: float) -> tuple[int, float] | None:
         """(wrong elements, the largest finite error)."""
-        ...
-
-    def sums(self, tensor: Tensor) -> tuple[float, float, int] | None:
-        """(sum, sum of squares, count) of the finite elements."""
         ...
 
 
@@ -112,8 +125,8 @@ def scale_of(tensor: Tensor, passes: Passes | None = None) -> tuple[float, float
     """(rms, rms around the mean) of the finite elements; of one element alone its size is both. 0 of integers."""
     if not tensor.is_floating_point():
         return 0.0, 0.0
-    if passes is not None and (found := passes.sums(tensor)) is not None:
-        return spread(*found)
+    if passes is not None and (found := passes.errors(tensor, tensor)) is not None:
+        return spread(found.total, found.squares, found.count)
     return scale(tensor, *sums(tensor, torch.float32)[:2])
 
 

@@ -144,7 +144,8 @@ def _fill_case(bench: Bench, case: CaseBench) -> None:
             case.given.append((_beginnings(inputs, case), _beginnings(expected, case)))
     bench.allow_signs(case, "mixed" in case.distributions)
     if case.gallery and _is_small(case):
-        case.exact = bench.exact(case, case.gallery[0], RunFlag.GALLERY)
+        exact = bench.exact(case, case.gallery[0], RunFlag.GALLERY)
+        case.exact = None if exact is None else [tensor.clone() for tensor in exact]
 
 
 def _seeds(bench: Bench) -> SetSeeds:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from kernelharness.layout import Field
 
-_PATTERN = 1 << 18
-_PIECE = 1 << 17
+PATTERN = 1 << 18
+PIECE = 1 << 17
 """Elements that are multiplied at a time: their factors stay in a core's cache. A second thread takes longer to wake up
 than to do half of much less.
 """
@@ -30,7 +30,7 @@ _SQUARES = 64
 """Matrices of a stack of which is asked whether they are symmetric."""
 _DISTORTED = 1 << 24
 """Elements that are distorted at a time: some copies of them fit beside the largest tensor."""
-_GATHERED = 1 << 15
+GATHERED = 1 << 15
 """Elements of tensors up to which all slots are filled in one operation."""
 _INTEGER_OF = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 OUTLIER_SHARE = 1e-3
@@ -162,22 +162,22 @@ class Refill:
     def fill_stack(self, targets: Tensor, bases: Sequence[Tensor]) -> None:
         """Every targets[i] = factors * rotated(a base), all drawn anew for each i."""
         count, elements = len(targets), bases[0].numel()
-        if elements > _PIECE:
+        if elements > PIECE:
             for target in targets:
-                self.fill(target, bases[self._draw(len(bases))])
+                self.fill(target, bases[self.draw(len(bases))])
             return
         source = torch.stack([base.reshape(-1) for base in bases])
         doubled = torch.cat((source, source), dim=1)
-        if elements > _GATHERED:
+        if elements > GATHERED:
             for target in targets:
-                shift = self._draw(elements)
-                self._multiply(target.view(-1), doubled[self._draw(len(bases)), shift : shift + elements])
+                shift = self.draw(elements)
+                self._multiply(target.view(-1), doubled[self.draw(len(bases)), shift : shift + elements])
             return
         # Small slots: the work of one is less than the overhead of asking for it, so all are gathered at once.
         windows = doubled.unfold(1, elements, 1) if elements else doubled
         filled = windows[_drawn(len(bases), count), _drawn(elements, count)]
-        coarse, fine = (pattern.unfold(0, max(1, elements), 1) for pattern in self._both(targets.dtype))
-        starts = _PATTERN - _GATHERED
+        coarse, fine = (pattern.unfold(0, max(1, elements), 1) for pattern in self.patterns(targets.dtype))
+        starts = PATTERN - GATHERED
         filled *= coarse[_drawn(starts, count)] + fine[_drawn(starts, count)]
         targets.copy_(filled.view(targets.shape))
 
@@ -187,34 +187,34 @@ class Refill:
         count = out.numel()
         if count == 0:
             return
-        shift = self._draw(count)
+        shift = self.draw(count)
         # Two pieces, because the source wraps around.
         for piece, origin in ((out[: count - shift], source[shift:]), (out[count - shift :], source[:shift])):
             self._multiply(piece, origin)
 
     def _multiply(self, out: Tensor, source: Tensor) -> None:
-        coarse, fine = self._both(out.dtype)
+        coarse, fine = self.patterns(out.dtype)
         if out.dtype not in self._factors:
-            self._factors[out.dtype] = torch.empty(_PIECE, dtype=out.dtype)
-        for begin in range(0, out.numel(), _PIECE):
-            size = min(_PIECE, out.numel() - begin)
-            first, second = (self._draw(_PATTERN - _PIECE) for _ in range(2))
+            self._factors[out.dtype] = torch.empty(PIECE, dtype=out.dtype)
+        for begin in range(0, out.numel(), PIECE):
+            size = min(PIECE, out.numel() - begin)
+            first, second = (self.draw(PATTERN - PIECE) for _ in range(2))
             factors = self._factors[out.dtype][:size]
             torch.add(coarse[first : first + size], fine[second : second + size], out=factors)
             torch.mul(source[begin : begin + size], factors, out=out[begin : begin + size])
 
-    def _both(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def patterns(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Sizes of 0.5 to 0.75, with signs where there may be any, and what is added to them: -0.25 to 0.25."""
         if dtype not in self._patterns:
             generator = torch.Generator().manual_seed(self._seed)
-            coarse, fine, odds = torch.rand((3, _PATTERN), generator=generator)
+            coarse, fine, odds = torch.rand((3, PATTERN), generator=generator)
             coarse = 0.5 + coarse / 4
             if self._signs:
                 coarse = torch.where(odds < 0.5, coarse, -coarse)
             self._patterns[dtype] = coarse.to(dtype), (fine / 2 - 0.25).to(dtype)
         return self._patterns[dtype]
 
-    def _draw(self, bound: int) -> int:
+    def draw(self, bound: int) -> int:
         return _system.randrange(max(1, bound))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
+from kernelharness.devices.cpu_passes import CpuPasses, CpuRefill
 from kernelharness.layout import ALIGNMENT, PAGE, layout_of
 from kernelharness.protocol import TensorFact
 from kernelharness.slots import Refill, distort, has_structure, stack_at, tensor_at
@@ -20,6 +22,16 @@ FACTS = [
 ]
 SIZES = [(257,), (70_000,), (300, 300)]
 """Below and above the size up to which slots are gathered at once."""
+
+
+@pytest.fixture(scope="module", params=["torch", "passes"])
+def make_refill(request: pytest.FixtureRequest) -> Callable[..., Refill]:
+    """Slots are filled by torch, or by the judge's own code where that could be compiled."""
+    if request.param == "torch":
+        return Refill
+    passes = CpuPasses.build()
+    assert passes is not None
+    return partial(CpuRefill, passes=passes)
 
 
 def test_fields_are_aligned_and_do_not_overlap() -> None:
@@ -46,10 +58,12 @@ def test_a_stack_is_the_same_memory_as_its_slots() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("signs", [True, False])
-def test_refilled_slots_are_of_the_problems_kind_and_no_two_are_alike(size: tuple[int, ...], signs: bool) -> None:
+def test_refilled_slots_are_of_the_problems_kind_and_no_two_are_alike(
+    make_refill: Callable[..., Refill], size: tuple[int, ...], signs: bool
+) -> None:
     base = torch.rand(size) + 0.5
     slots = torch.zeros(6, *size)
-    Refill(1, signs=signs).fill_stack(slots, [base])
+    make_refill(1, signs=signs).fill_stack(slots, [base])
     assert float(slots.abs().max()) <= float(base.max())
     assert float(slots.abs().min()) >= 0.25 * float(base.min())
     assert bool((slots < 0).any()) is signs
@@ -62,11 +76,11 @@ def test_refilled_slots_are_of_the_problems_kind_and_no_two_are_alike(size: tupl
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("statistic", [lambda x: x.square(), lambda x: x.abs(), lambda x: x.abs().log()])
 def test_a_sum_over_a_slot_does_not_follow_from_its_base(
-    size: tuple[int, ...], statistic: Callable[[Tensor], Tensor]
+    make_refill: Callable[..., Refill], size: tuple[int, ...], statistic: Callable[[Tensor], Tensor]
 ) -> None:
     base = torch.rand(size) + 0.5
     slots = torch.zeros(8, *size)
-    Refill(1, signs=True).fill_stack(slots, [base])
+    make_refill(1, signs=True).fill_stack(slots, [base])
     aligned = _rotated_back(slots, base)
     terms = statistic(aligned) - statistic(base.flatten())
     centred = terms - terms.mean(dim=1, keepdim=True)
@@ -83,20 +97,21 @@ def _rotated_back(slots: Tensor, base: Tensor) -> Tensor:
     return torch.stack([row.roll(-int(shift)) for row, shift in zip(flat, shifts, strict=True)])
 
 
-def test_another_key_gives_other_slots() -> None:
-    base = torch.rand(1000)
-    one, two = torch.zeros(2, 1000), torch.zeros(2, 1000)
-    Refill(1, signs=True).fill_stack(one, [base])
-    Refill(2, signs=True).fill_stack(two, [base])
+@pytest.mark.parametrize("size", [1000, 70_000])
+def test_another_key_gives_other_slots(make_refill: Callable[..., Refill], size: int) -> None:
+    base = torch.rand(size)
+    one, two = torch.zeros(2, size), torch.zeros(2, size)
+    make_refill(1, signs=True).fill_stack(one, [base])
+    make_refill(2, signs=True).fill_stack(two, [base])
     assert not torch.equal(one, two)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("size", [100, 70_000])
-def test_refill_keeps_every_floating_dtype(dtype: torch.dtype, size: int) -> None:
+def test_refill_keeps_every_floating_dtype(make_refill: Callable[..., Refill], dtype: torch.dtype, size: int) -> None:
     base = torch.randn(size, dtype=dtype)
     slots = torch.zeros(2, size, dtype=dtype)
-    Refill(3, signs=True).fill_stack(slots, [base, base])
+    make_refill(3, signs=True).fill_stack(slots, [base, base])
     assert bool(torch.isfinite(slots).all())
     assert float(slots.abs().max()) > 0
 

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from kernelharness.channel import ITEM_BYTES, Order, OutputReport
-from kernelharness.elements import Passes
+from kernelharness.elements import Errors, Passes
 from kernelharness.layout import PAGE, Layout
 from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.protocol import TensorFact, Verdict
@@ -71,6 +71,16 @@ class Interference:
     throttled: bool = False
     busy: bool = False
     """Work that is none of the arm's whose turn it was."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A call that gets its inputs when the one before is over."""
+
+    ns: float
+    """From its inputs on, on average."""
+    waits: bool
+    """It waits for the device itself, so nothing of it can be asked of the device ahead."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +163,18 @@ class Device(ABC):
         """Bytes that may be used of a memory."""
 
     @abstractmethod
-    def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> list[Tensor]:
-        """Each output of the last run's `count` calls as one tensor [count, *shape], out of a stopped runner.
+    def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact], first: int = 0) -> list[Tensor]:
+        """Each output of `count` of the last run's calls, from the `first` on, as one tensor [count, *shape], out of a
+        stopped runner.
 
         Raise OutputFault when shape, dtype or memory is not what was asked for, RunnerFault when the report is none.
         """
+
+    def errors(self, runner: Runner, facts: Sequence[TensorFact], want: Sequence[Tensor]) -> list[Errors] | None:
+        """Each output of the last run's calls against the reference's [calls, *shape], where the device can tell more
+        cheaply than by `read_outputs`, which raises the same; None where it cannot.
+        """
+        return None
 
     def share_memory(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> bool:
         """True when two calls of a round returned the same memory."""
@@ -186,9 +203,9 @@ class Device(ABC):
         runner.stop()
         return time.perf_counter_ns() - begin
 
-    def run_one_by_one(self, runner: Runner, order: Order, deadline: float) -> float:
-        """The same for the first `order.a` slots, each of which gets its inputs when the call before is over; ns of a
-        call, from its inputs on, on average. Where `gates_calls`.
+    def run_one_by_one(self, runner: Runner, order: Order, deadline: float) -> Alone:
+        """The same for the first `order.a` slots, each of which gets its inputs when the call before is over. Where
+        `gates_calls`.
         """
         raise NotImplementedError
 

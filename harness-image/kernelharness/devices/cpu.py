@@ -16,6 +16,7 @@ import platform
 import struct
 import time
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,11 +32,13 @@ from kernelharness.devices.base import (
     reports_of,
     span_bytes,
 )
+from kernelharness.devices.cpu_passes import CpuPasses, CpuRefill
+from kernelharness.elements import Errors
 from kernelharness.layout import Layout
 from kernelharness.placement import Placement
 from kernelharness.processes import Runner
 from kernelharness.protocol import TensorFact, Verdict
-from kernelharness.slots import stack_at, tensor_at, torch_dtype
+from kernelharness.slots import Refill, stack_at, tensor_at, torch_dtype
 
 _F_SEAL_FUTURE_WRITE = 0x0010
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE
@@ -75,6 +78,10 @@ class CpuDevice(Device):
         # With more CPUs than a quota lets us use, others use them too, and the kernel knows best which are idle.
         self._placement = Placement(list(cpus) if len(cpus) == self.threads else [])
 
+    @cached_property
+    def _passes(self) -> CpuPasses | None:
+        return CpuPasses.build()
+
     def runner_memory(self, *, trusted: bool) -> dict[str, int]:
         return self._read_only | ({_DESK: self._fds[_DESK]} if trusted else {})
 
@@ -87,13 +94,37 @@ class CpuDevice(Device):
     def capacity(self, memory: str) -> int:
         return self.memory_bytes // {"arena": 8, "gallery": 4, "desk": 8}[memory]
 
-    def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> list[Tensor]:
-        reports = reports_of(runner, 0, count * len(facts))
+    def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact], first: int = 0) -> list[Tensor]:
+        reports = reports_of(runner, first * len(facts), count * len(facts))
         return [_read(runner, reports[index :: len(facts)], fact) for index, fact in enumerate(facts)]
 
+    def errors(self, runner: Runner, facts: Sequence[TensorFact], want: Sequence[Tensor]) -> list[Errors] | None:
+        if self._passes is None:
+            return None
+        reports = reports_of(runner, 0, len(want[0]) * len(facts))
+        found: list[Errors] = []
+        for index, (fact, stack) in enumerate(zip(facts, want, strict=True)):
+            mine = reports[index :: len(facts)]
+            for report in mine:
+                check_form(report, fact)
+            if any(report.stride != stack[0].stride() for report in mine):
+                return None
+            errors = self._passes.errors(runner.pid, [report.address for report in mine], stack)
+            if errors is None:
+                return None
+            found.append(errors)
+        return found
+
+    def refill(self, seed: int, *, signs: bool) -> Refill:
+        if self._passes is None:
+            return super().refill(seed, signs=signs)
+        return CpuRefill(seed, signs=signs, passes=self._passes)
+
     def evict(self, slot_bytes: int) -> None:
-        if slot_bytes < self._sweep.nbytes:
-            self._sweep.sum()
+        """Between two uses of a byte of the slots lie all other slots; the sweep is what is missing of the caches."""
+        missing = self._sweep.nbytes - slot_bytes
+        if missing > 0:
+            self._sweep[: missing // 8].sum()
 
     def settle(self, runner: Runner) -> None:
         self._placement.update(runner.pid)

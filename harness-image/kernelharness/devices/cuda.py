@@ -27,7 +27,7 @@ from kernelharness import machine
 from kernelharness.channel import Order, RunFlag
 from kernelharness.compare import POISON_BYTE
 from kernelharness.cuda_memory import Region
-from kernelharness.devices.base import Ceilings, Device, Interference, Need, OutputFault, TooLarge, Window
+from kernelharness.devices.base import Alone, Ceilings, Device, Interference, Need, OutputFault, TooLarge, Window
 from kernelharness.devices.cuda_gate import GatedRun
 from kernelharness.devices.cuda_looks import Staging
 from kernelharness.devices.cuda_outputs import RemoteOutputs
@@ -194,8 +194,8 @@ class CudaDevice(Device):
         self._windows[runner.pid] = window
         self._of(runner).point_at(window)
 
-    def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact]) -> list[Tensor]:
-        return self._of(runner).read(count, tuple(facts))
+    def read_outputs(self, runner: Runner, count: int, facts: Sequence[TensorFact], first: int = 0) -> list[Tensor]:
+        return self._of(runner).read(count, tuple(facts), first)
 
     def settle(self, runner: Runner) -> None:
         """All runners launch from one CPU. They never run at once, and how far a CPU is from T, and how fast it wakes
@@ -260,7 +260,7 @@ class CudaDevice(Device):
         self._weigh(runner)
         return end - begin
 
-    def run_one_by_one(self, runner: Runner, order: Order, deadline: float) -> float:
+    def run_one_by_one(self, runner: Runner, order: Order, deadline: float) -> Alone:
         outputs = self._of(runner)
         window = replace(self._windows[runner.pid], calls=order.a)
         self._lateness.begin_run()
@@ -280,7 +280,7 @@ class CudaDevice(Device):
         self._expect_unchanged(window)
         run.expect_settled()
         self._weigh(runner)
-        return ns
+        return Alone(ns, run.waits)
 
     def _hide(self, window: Window) -> None:
         """Decoys where the inputs will be, on a device where nothing else may be going on."""

@@ -21,8 +21,8 @@ from kernelharness.devices.cuda_outputs import RemoteOutputs
 from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.protocol import Verdict
 
-_PATIENCE = 0.005
-"""So many seconds a call may take to be made before it is let begin: it, or the one before, may wait for the device."""
+_PATIENCE = 0.02
+"""So many seconds a call may take to be made; it is let begin then, because it waits for the device."""
 
 
 class GatedRun:
@@ -35,6 +35,7 @@ class GatedRun:
         self._random = random
         self._deadline = deadline
         self._looks: list[tuple[Look, bytes]] = []
+        self._made_late = 0
         self._reply: Reply | None = None
 
     def obey(self, order: Order, bring: Callable[[int], None]) -> float:
@@ -51,6 +52,11 @@ class GatedRun:
             self._runner.wait(self._deadline, spin=True)
         return sum(took) / order.a
 
+    @property
+    def waits(self) -> bool:
+        """Most calls were not made before their inputs were there: each waits for the device before it returns."""
+        return 2 * self._made_late > len(self._looks)
+
     def expect_settled(self) -> None:
         """The runner stands still. Raise OutputFault when what was seen of an output is not what lies there."""
         moved = not all(self._outputs.is_where(call) for call in range(len(self._looks)))
@@ -65,7 +71,9 @@ class GatedRun:
         made = partial(self._reached, TURN_MADE, call)
         patience = time.monotonic() + _PATIENCE
         self._wait(lambda: made() or time.monotonic() > patience)
-        look = self._outputs.look(self._random, call, made=made())
+        early = made()
+        self._made_late += not early
+        look = self._outputs.look(self._random, call, made=early)
         bring(call)
         begin = time.perf_counter_ns()
         self._board.write_turn(TURN_ALLOWED, call + 1)

@@ -231,13 +231,13 @@ class RemoteOutputs:
 
     # -- whole outputs ------------------------------------------------------------------------------------------------
 
-    def read(self, count: int, facts: tuple[TensorFact, ...]) -> list[Tensor]:
-        """Each output of all calls as one tensor [count, *shape]. Raise OutputFault or RunnerFault."""
+    def read(self, count: int, facts: tuple[TensorFact, ...], first: int = 0) -> list[Tensor]:
+        """Each output of these calls as one tensor [count, *shape]. Raise OutputFault or RunnerFault."""
         self._open_new()
-        reports = reports_of(self._runner, 0, count * len(facts))
+        reports = reports_of(self._runner, first * len(facts), count * len(facts))
         found: list[Tensor] = []
         for index, fact in enumerate(facts):
-            views = [self._view(report, fact, call) for call, report in enumerate(reports[index :: len(facts)])]
+            views = [self._view(report, fact, call) for call, report in enumerate(reports[index :: len(facts)], first)]
             found.append(torch.stack(views) if count > 1 else views[0].unsqueeze(0))
         return found
 

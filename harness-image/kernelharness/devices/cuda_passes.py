@@ -13,10 +13,11 @@ from torch import Tensor
 
 from kernelharness.devices.cudart import Cudart
 from kernelharness.devices.judge_kernels import JudgeKernels
+from kernelharness.elements import Errors
 from kernelharness.slots import Refill, device_bytes
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
-_WORDS = 3
+_WORDS = 4
 
 
 class CudaPasses:
@@ -33,17 +34,18 @@ class CudaPasses:
             return None
         self._cudart.memset(self._found, 0, 8 * _WORDS)
         self._kernels.compare(name, got.data_ptr(), want.data_ptr(), want.numel(), atol, rtol, self._found)
-        wrong, largest, _ = self._read()
+        wrong, largest, *_ = self._read()
         return int(wrong), float(largest.view(np.float64))
 
-    def sums(self, tensor: Tensor) -> tuple[float, float, int] | None:
-        name = _name(tensor)
+    def errors(self, got: Tensor, want: Tensor) -> Errors | None:
+        name = _name(got, want)
         if name is None:
             return None
         self._cudart.memset(self._found, 0, 8 * _WORDS)
-        self._kernels.sums(name, tensor.data_ptr(), tensor.numel(), self._found)
-        total, squares, count = self._read()
-        return float(total.view(np.float64)), float(squares.view(np.float64)), int(count)
+        self._kernels.errors(name, got.data_ptr(), want.data_ptr(), want.numel(), self._found)
+        *words, count = self._read()
+        largest, total, squares = (float(word.view(np.float64)) for word in words)
+        return Errors(largest, total, squares, int(count))
 
     def _read(self) -> Sequence[np.int64]:
         return list(device_bytes(self._found, 8 * _WORDS).cpu().numpy().view(np.int64))
@@ -58,14 +60,14 @@ class CudaRefill(Refill):
 
     def fill_stack(self, targets: Tensor, bases: Sequence[Tensor]) -> None:
         for target in targets:
-            self.fill(target, bases[self._draw(len(bases))])
+            self.fill(target, bases[self.draw(len(bases))])
 
     def fill(self, target: Tensor, base: Tensor) -> None:
         count = target.numel()
         if count:
             places = (target.data_ptr(), base.data_ptr(), count)
             name = str(target.dtype).removeprefix("torch.")
-            self._kernels.refill(name, *places, self._draw(count), self._draw(1 << 62), signs=self._signs)
+            self._kernels.refill(name, *places, self.draw(count), self.draw(1 << 62), signs=self._signs)
 
 
 def _name(*tensors: Tensor) -> str | None:

@@ -88,16 +88,27 @@ __device__ void compare(const T* got, const T* want, u64 count, double atol, dou
   if (largest > 0) atomicMax(found + 1, (u64)__double_as_longlong((double)largest));
 }
 
-// found[0], found[1] += the sum and the sum of squares of the finite elements, as doubles; found[2] += their number.
+// found[0] = the largest error so far, as the bits of a double: for what has no sign their order is that of numbers, with
+// NaN, for an error that is no number, behind all. found[1], found[2] += the sum and the sum of squares, as doubles, of
+// what is finite in `want`; found[3] += its number. Right is what `compare` says.
 template <typename T>
-__device__ void sums(const T* values, u64 count, u64* found) {
+__device__ void errors(const T* got, const T* want, u64 count, u64* found) {
+  const u64 nan = 0x7ff8000000000000ull;
   double total = 0, squares = 0;
+  decltype(wide(*got)) largest = 0;
   u64 finite = 0;
+  bool numbers = true;
   for (u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x; i < count; i += (u64)gridDim.x * blockDim.x) {
-    const double value = wide(values[i]);
-    if (value - value != 0) continue;
-    total += value;
-    squares += value * value;
+    const auto mine = wide(got[i]), reference = wide(want[i]);
+    const auto error = mine < reference ? reference - mine : mine - reference;
+    const bool same = mine == reference || (mine != mine && reference != reference);
+    if (!same) {
+      numbers = numbers && error - error == 0;
+      largest = error > largest ? error : largest;
+    }
+    if (reference - reference != 0) continue;
+    total += reference;
+    squares += (double)reference * reference;
     ++finite;
   }
   for (u32 step = 16; step; step /= 2) {
@@ -105,10 +116,12 @@ __device__ void sums(const T* values, u64 count, u64* found) {
     squares += __shfl_down_sync(~0u, squares, step);
     finite += __shfl_down_sync(~0u, finite, step);
   }
+  const u64 bits = numbers ? (u64)__double_as_longlong((double)largest) : nan;
+  if (bits) atomicMax(found, bits);
   if (threadIdx.x & 31) return;
-  atomicAdd((double*)found, total);
-  atomicAdd((double*)found + 1, squares);
-  atomicAdd(found + 2, finite);
+  atomicAdd((double*)found + 1, total);
+  atomicAdd((double*)found + 2, squares);
+  atomicAdd(found + 3, finite);
 }
 
 #define OF_TYPE(name, type)                                                                                      \
@@ -120,7 +133,9 @@ __device__ void sums(const T* values, u64 count, u64* found) {
                                             double rtol, u64* found) {                                           \
     compare(got, want, count, atol, rtol, found);                                                                \
   }                                                                                                              \
-  extern "C" __global__ void sums_##name(const type* values, u64 count, u64* found) { sums(values, count, found); }
+  extern "C" __global__ void errors_##name(const type* got, const type* want, u64 count, u64* found) {           \
+    errors(got, want, count, found);                                                                             \
+  }
 OF_TYPE(float32, float)
 OF_TYPE(float64, double)
 OF_TYPE(float16, Half)

@@ -55,9 +55,11 @@ class JudgeKernels:
         limits = (ctypes.c_double(atol), ctypes.c_double(rtol))
         self._stride(f"compare_{dtype}", count, *places, *limits, _pointer(found))
 
-    def sums(self, dtype: str, values: int, count: int, found: int) -> None:
-        """Add to the three words at `found`: sum and sum of squares (doubles) of the finite elements, their number."""
-        self._stride(f"sums_{dtype}", count, _pointer(values), _u64(count), _pointer(found))
+    def errors(self, dtype: str, got: int, want: int, count: int, found: int) -> None:
+        """To the four words at `found`: raise to the largest error, a double, or to NaN where some error is no number;
+        add the sum and the sum of squares (doubles) of what is finite in `want`, and its number.
+        """
+        self._stride(f"errors_{dtype}", count, _pointer(got), _pointer(want), _u64(count), _pointer(found))
 
     def _stride(self, name: str, count: int, *arguments: ctypes._SimpleCData[Any]) -> None:
         self._launch(name, (max(1, min(_BLOCKS, -(-count // _THREADS))), 1), *arguments)

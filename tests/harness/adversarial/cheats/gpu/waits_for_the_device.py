@@ -1,7 +1,8 @@
-# expect: OK
+# expect: TIMING_MISMATCH
 # problem: scaled_rows
 # language: pytorch
-# Waits for the device in every call, before anybody asked: its next call cannot be made before this one is over.
+# Waits for the device in every call, which its reference does not: nothing of the next call can be asked ahead of it,
+# and what a call takes alone is not to be told from what waiting takes.
 import torch
 import torch.nn as nn
 
