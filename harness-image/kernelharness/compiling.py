@@ -53,11 +53,13 @@ class CompilingJudge(Judge):
         self.setting.tell_problem(headers, self.missing)
 
     def _try(self, candidate: Candidate, compiled: Compiled, walls: dict[str, float]) -> Result:
-        folder = WarmFolder(self.language.prepared_folder()) if self.language.needs_warmup else None
+        folder: WarmFolder | None = None
         try:
-            if folder is not None:
+            if self.language.needs_warmup:
                 with measured(walls, "warmup"):
-                    self._warm(self._isolated_for_warmup(candidate, compiled, folder), candidate, folder)
+                    warmup = self._begin_warmup(candidate, compiled)
+                    folder = warmup.folder
+                    self._warm(warmup)
             return self._compiled(candidate, compiled, folder)
         except Rejection as rejection:
             if rejection.verdict not in _CANDIDATES_OWN and not rejection.text.startswith(_PLAIN_MISTAKES):

@@ -48,7 +48,7 @@ from kernelharness.results import accepted, compile_rejection, rejected
 from kernelharness.setting import MODEL_SEED, ProblemRefused, Setting, Zygotes
 from kernelharness.trial import Trial
 from kernelharness.verdicts import Rejection
-from kernelharness.warmup import WarmFolder, warm
+from kernelharness.warmup import WarmFolder, WarmUp, warm
 
 HOPELESS_NOISE = math.log(1.5)
 _CANDIDATE_MEMORY_BYTES = 2 << 30
@@ -65,6 +65,10 @@ class Judge:
     """Of isolation, in force or why not."""
     seen: dict[str, Result] = field(default_factory=dict)
     """Results by the hash of what was timed."""
+    following: tuple[Candidate, Compiled] | None = None
+    """What is judged next, when it is compiled already."""
+    waiting: WarmUp | None = None
+    """Its warm-up runner, which gets ready while the one before it compiles."""
     begin: float = field(default_factory=time.monotonic)
     batch: Batch = field(init=False)
     language: Language = field(init=False)
@@ -91,13 +95,15 @@ class Judge:
                 self.log.write(ProblemFact(verdict=refusal.verdict, reason=refusal.reason))
             else:
                 for group in self._groups():
-                    for candidate, compiled in zip(group, self._compile(group), strict=True):
+                    made = list(zip(group, self._compile(group), strict=True))
+                    for (candidate, compiled), self.following in zip(made, [*made[1:], None], strict=True):
                         self.log.write(self._result(candidate, compiled))
         except RunnerFault as fault:
             said = f"{fault.text}\n{fault.runner.output}".rstrip()
             print(f"kernelharness: {fault.runner.name}, a reference runner, failed: {said}", file=sys.stderr)
             return EXIT_DEVICE_FAULT
         finally:
+            self._end_waiting()
             for runner in self.setting.runners.values():
                 runner.kill()
         self.log.close(time.monotonic() - self.begin)
@@ -132,15 +138,15 @@ class Judge:
     # -- a candidate --------------------------------------------------------------------------------------------------
 
     def _groups(self) -> Iterator[list[Candidate]]:
-        """Candidates that are compiled together, before any of them is timed: as many as half of the CPUs."""
-        together = max(1, self.device.threads // 2) if self.language.is_native else 1
+        """Candidates that are compiled together, before any of them is timed: as many as half of the CPUs, or two."""
+        together = max(self.device.threads // 2, min(2, self.device.threads))
         candidates = list(self.batch.candidates)
         for first in range(0, len(candidates), together):
             yield candidates[first : first + together]
 
     def _compile(self, group: list[Candidate]) -> list[Compiled]:
         return compile_candidates(
-            self.zygotes.light, self.language, self.batch.toolchain, group, self.setting.facts, self.setting.children()
+            self.zygotes.light, self.language, self.batch.toolchain, group, self.setting.facts, self._children()
         )
 
     def _result(self, candidate: Candidate, compiled: Compiled) -> Result:
@@ -168,18 +174,20 @@ class Judge:
         return result
 
     def _try(self, candidate: Candidate, compiled: Compiled, walls: dict[str, float]) -> Result:
-        folder = WarmFolder(self.language.prepared_folder()) if self.language.needs_warmup else None
+        folder: WarmFolder | None = None
         runner: Runner | None = None
         trial: Trial | None = None
         try:
-            if folder is None:
+            if not self.language.needs_warmup:
                 runner = self._candidate_runner(candidate, compiled)
             else:
                 with measured(walls, "warmup"):
-                    first = self._isolated_for_warmup(candidate, compiled, folder)
-                    # It gets ready while the first one compiles, and sees no line of the candidate before it is loaded.
+                    warmup = self._take_warmup(candidate, compiled)
+                    folder = warmup.folder
+                    # Both get ready while this one compiles, and see no line of a candidate before it is loaded.
                     runner = self._candidate_runner(candidate, compiled, folder=folder)
-                    self._warm(first, candidate, folder, {runner.pid})
+                    self._prepare_following(compiled)
+                    self._warm(warmup, {runner.pid})
             trial = self._trial(runner)
             result = self._timed(candidate, trial, walls)
             if folder is not None:
@@ -246,29 +254,52 @@ class Judge:
         flags = [*result.flags, *flags_of(self.language, candidate.files[0].content, seen)]
         return result.model_copy(update={"profile": seen.profile if seen else None, "flags": flags})
 
-    def _isolated_for_warmup(self, candidate: Candidate, compiled: Compiled, folder: WarmFolder) -> Trial:
-        """A runner with more rights, and no secrets, that compiles what calls need. Raise Rejection."""
-        trial = self._trial(self._candidate_runner(candidate, compiled, folder=folder, warmup=True))
+    def _begin_warmup(self, candidate: Candidate, compiled: Compiled) -> WarmUp:
+        """A runner with more rights, and no secrets, that will compile what calls need."""
+        folder = WarmFolder(self.language.prepared_folder())
+        runner = self._candidate_runner(candidate, compiled, folder=folder, warmup=True)
+        return WarmUp(candidate, self._trial(runner), folder)
+
+    def _take_warmup(self, candidate: Candidate, compiled: Compiled) -> WarmUp:
+        """The one that waits for this candidate, or a new one."""
+        if (waiting := self.waiting) is None:
+            return self._begin_warmup(candidate, compiled)
+        assert waiting.candidate is candidate
+        self.waiting = None
+        return waiting
+
+    def _prepare_following(self, compiled: Compiled) -> None:
+        """Start the next candidate's warm-up runner, unless its result is known when its turn comes."""
+        if self.following is None:
+            return
+        candidate, following = self.following
+        if following.ok and following.digest not in {compiled.digest, *self.seen}:
+            self.waiting = self._begin_warmup(candidate, following)
+
+    def _end_waiting(self) -> None:
+        if self.waiting is not None:
+            self.waiting.trial.runner.kill()
+            self.waiting.folder.remove()
+
+    def _warm(self, warmup: WarmUp, others: Set[int] = frozenset()) -> None:
+        """Let it compile, and end it. `others`: processes that may outlive it. Raise Rejection."""
+        trial = warmup.trial
         try:
             trial.isolate()
-        except Rejection:
-            self._bury(trial.runner)
-            raise
-        return trial
-
-    def _warm(self, trial: Trial, candidate: Candidate, folder: WarmFolder, others: Set[int] = frozenset()) -> None:
-        """Let it compile, and end it. `others`: processes that may outlive it. Raise Rejection."""
-        try:
-            warm(trial, self.setting.cases, self.language, candidate.files[0].content)
+            warm(trial, self.setting.cases, self.language, warmup.candidate.files[0].content)
         finally:
             self._bury(trial.runner, others)
-        folder.freeze()
+        warmup.folder.freeze()
+
+    def _children(self) -> set[int]:
+        """Processes that are no candidate's."""
+        return self.setting.children() | ({self.waiting.trial.runner.pid} if self.waiting else set())
 
     def _bury(self, runner: Runner, others: Set[int] = frozenset()) -> None:
         """End a candidate's runner. Raise Rejection when something outlives it, `others` apart."""
         runner.kill()
         self.device.forget(runner)
-        if survivors := processes.kill_survivors(self.setting.children() | others):
+        if survivors := processes.kill_survivors(self._children() | others):
             raise Rejection(Verdict.TAMPERING, f"{len(survivors)} processes outlived the candidate")
 
     def _stages(self, trial: Trial, walls: dict[str, float]) -> list[CaseResult]:
@@ -320,7 +351,7 @@ class Judge:
         elif rejection.verdict is Verdict.MEMORY_FAULT and rejection.fact in self.setting.facts:
             case = self.setting.facts.index(rejection.fact)
             with measured(walls, "closer_look"):
-                more = self.look.explain(candidate, self.setting.facts, case, self.setting.children())
+                more = self.look.explain(candidate, self.setting.facts, case, self._children())
         rejection.diagnosis = diagnose.with_more(rejection.diagnosis, more)
 
     def _publish(self, candidate: Candidate, compiled: Compiled) -> None:

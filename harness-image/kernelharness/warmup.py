@@ -12,13 +12,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kernelharness import diagnose
 from kernelharness.bench import CaseBench
 from kernelharness.languages.base import Language
 from kernelharness.processes import RunnerFault
-from kernelharness.protocol import Verdict
+from kernelharness.protocol import Candidate, Verdict
 from kernelharness.trial import Trial
 from kernelharness.verdicts import Rejection
 
@@ -62,6 +63,15 @@ class WarmFolder:
             if path.is_file() and not path.is_symlink():
                 found.update(hashlib.sha256(path.read_bytes()).digest())
         return found.hexdigest()
+
+
+@dataclass
+class WarmUp:
+    """A candidate's warm-up runner, which sees no line of it before it is loaded, and the folder that it may write."""
+
+    candidate: Candidate
+    trial: Trial
+    folder: WarmFolder
 
 
 def warm(trial: Trial, cases: Sequence[CaseBench], language: Language, source: str) -> None:
