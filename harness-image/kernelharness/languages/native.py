@@ -78,8 +78,9 @@ class PreparedCall:
     ) -> None:
         self._kernel = kernel
         self._function = kernel.function(symbol)
-        self._tensors = (_DLTensor * max(1, len(tensors)))()
-        self._keep = []
+        array = (_DLTensor * max(1, len(tensors)))()
+        self._tensors = list(array)  # taking one out of the array costs more than setting its address
+        self._keep: list[object] = [array]
         self._count = len(tensors) + len(scalars) + len(trailing)
         self._arguments = (_Any * self._count)()
         self.result = _Any(_NONE)
@@ -90,11 +91,9 @@ class PreparedCall:
             strides = (ctypes.c_int64 * max(1, len(spec.shape)))(*_strides(spec.shape))
             self._keep.append((shape, strides))
             code, bits = DTYPES[spec.dtype]
-            self._tensors[index] = _DLTensor(
-                None, kernel.device_type, 0, len(spec.shape), code, bits, 1, shape, strides, 0
-            )
+            array[index] = _DLTensor(None, kernel.device_type, 0, len(spec.shape), code, bits, 1, shape, strides, 0)
             self._arguments[index].type = _DLTENSOR
-            self._arguments[index].value.pointer = ctypes.addressof(self._tensors[index])
+            self._arguments[index].value.pointer = ctypes.addressof(array[index])
         for index, scalar in enumerate(scalars, len(tensors)):
             argument = self._arguments[index]
             if isinstance(scalar, float):
@@ -112,6 +111,10 @@ class PreparedCall:
     def bind_block(self, address: int) -> None:
         """Put the last argument, `block` of `NativeKernel.prepare`, at this address."""
         self._arguments[self._count - 1].value.pointer = address or None
+
+    def bind_stream(self, stream: int) -> None:
+        """Let the work go to this stream, `stream` of `NativeKernel.prepare`."""
+        self._arguments[self._count - 2].value.pointer = stream or None
 
     def __call__(self) -> None:
         """Run the kernel. Raises NativeError with the kernel's text."""

@@ -25,6 +25,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 ALIGNMENT = 64
+_NOTHING = nullcontext()
 
 Case = dict[str, Any]
 """What the manifest says of one verified case."""
@@ -141,25 +143,25 @@ def _aligned(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
 
 
-def _block(nbytes: int) -> torch.Tensor:
-    block = torch.empty(max(nbytes, 1) + ALIGNMENT, dtype=torch.uint8)
+def _block(nbytes: int, device: torch.device) -> torch.Tensor:
+    block = torch.empty(max(nbytes, 1) + ALIGNMENT, dtype=torch.uint8, device=device)
     return block[-block.data_ptr() % ALIGNMENT :]
 
 
 def _weights(module: torch.nn.Module) -> list[torch.Tensor]:
     """parameters() and then buffers(), without the generators that cost as much as a small kernel."""
-    parameters: dict[torch.Tensor, None] = {}
-    buffers: dict[torch.Tensor, None] = {}
-
-    def visit(owner: torch.nn.Module) -> None:
-        parameters.update(dict.fromkeys(p for p in owner._parameters.values() if p is not None))
-        buffers.update(dict.fromkeys(b for b in owner._buffers.values() if b is not None))
-        for child in owner._modules.values():
-            if child is not None:
-                visit(child)
-
-    visit(module)
-    return [*parameters, *buffers]
+    parameters: dict[int, torch.Tensor] = {}
+    buffers: dict[int, torch.Tensor] = {}
+    owners = [module]
+    while owners:
+        owner = owners.pop()
+        for found, held in ((parameters, owner._parameters), (buffers, owner._buffers)):
+            for tensor in held.values():
+                if tensor is not None:
+                    found.setdefault(id(tensor), tensor)
+        if owner._modules:
+            owners += [child for child in reversed(owner._modules.values()) if child is not None]
+    return [*parameters.values(), *buffers.values()]
 
 
 # -- kernels --------------------------------------------------------------------------------------------------------
@@ -168,16 +170,20 @@ def _weights(module: torch.nn.Module) -> list[torch.Tensor]:
 class NativeKernel:
     """A target's library, loaded from memory: nothing is written and nothing is compiled."""
 
-    def __init__(self, target: dict[str, Any]) -> None:
+    def __init__(self, target: dict[str, Any], device: str) -> None:
+        """`device`: where its tensors lie, as torch calls it."""
         library = target["library"]
         content = _read(library["file"], library["sha256"])
         self._fd = os.memfd_create(f"{target['name']}.so")
         with os.fdopen(os.dup(self._fd), "wb") as file:
             file.write(content)
         try:
-            self._kernel = _native.NativeKernel(f"/proc/self/fd/{self._fd}")
+            self._kernel = _native.NativeKernel(
+                f"/proc/self/fd/{self._fd}", _native.CPU if device == "cpu" else _native.CUDA
+            )
         except _native.NativeError as error:
             raise NotApplicable(f"its library cannot be loaded here: {error}") from error
+        self._device = torch.device(device)
         self._outputs = {
             case["case"]: [(shape, getattr(torch, dtype)) for dtype, shape in _facts(case["outputs"])]
             for case in target["cases"]
@@ -193,30 +199,43 @@ class NativeKernel:
 
         Raises NotApplicable with the kernel's own words.
         """
-        tensors, parameters = ([_aligned(tensor) for tensor in group] for group in (tensors, parameters))
+        operands = [_aligned(tensor) for tensor in (*tensors, *parameters)]
+        device = self._device_of(operands)
         try:
-            outputs = [torch.empty(shape, dtype=dtype) for shape, dtype in self._outputs[case["case"]]]
-            everything = [*outputs, *tensors, *parameters]
-            block = self._saved(case, everything) if case["gradients"] else self._state(parameters)
-            self._run("forward", case, everything, block)
+            with _current(device):
+                outputs = [
+                    torch.empty(shape, dtype=dtype, device=device) for shape, dtype in self._outputs[case["case"]]
+                ]
+                everything = [*outputs, *operands]
+                trains = bool(case["gradients"])
+                block = self._saved(case, everything) if trains else self._state(operands[len(tensors) :])
+                self._run("forward", case, everything, block)
         except _native.NativeError as error:
             raise NotApplicable(f"it failed: {error}") from error
-        return [*tensors, *parameters], outputs, block if case["gradients"] else None
+        return operands, outputs, block if trains else None
 
     def backward(
         self, case: Case, cotangents: list[torch.Tensor], operands: list[torch.Tensor], saved: torch.Tensor | None
     ) -> list[torch.Tensor]:
         """The gradients. `operands`: forward's outputs, then its tensors and parameters. Raises NotApplicable."""
-        gradients = [torch.empty(shape, dtype=getattr(torch, dtype)) for dtype, shape in _facts(case["gradients"])]
+        device = self._device_of(operands)
         try:
-            self._run("backward", case, [*gradients, *(_aligned(each) for each in cotangents), *operands], saved)
+            with _current(device):
+                gradients = [
+                    torch.empty(shape, dtype=getattr(torch, dtype), device=device)
+                    for dtype, shape in _facts(case["gradients"])
+                ]
+                self._run("backward", case, [*gradients, *(_aligned(each) for each in cotangents), *operands], saved)
         except _native.NativeError as error:
             raise NotApplicable(f"its backward() failed: {error}") from error
         return gradients
 
+    def _device_of(self, operands: list[torch.Tensor]) -> torch.device:
+        return operands[0].device if operands else self._device
+
     def _run(self, symbol: str, case: Case, tensors: list[torch.Tensor], block: torch.Tensor | None) -> None:
         calls = self._calls.__dict__  # of this thread: a prepared call is not for two at once
-        key = f"{symbol} {case['case']}"
+        key = symbol + case["case"]
         if key not in calls:
             specs = [_native.TensorSpec(*_fact(tensor)) for tensor in tensors]
             calls[key] = self._kernel.prepare(specs, _numbers(case), symbol=symbol)
@@ -224,6 +243,7 @@ class NativeKernel:
         for index, tensor in enumerate(tensors):
             call.bind(index, tensor.data_ptr())
         call.bind_block(block.data_ptr() if block is not None else 0)
+        call.bind_stream(_stream(self._device))
         call()
 
     def _saved(self, case: Case, tensors: list[torch.Tensor]) -> torch.Tensor | None:
@@ -232,7 +252,7 @@ class NativeKernel:
         if name not in self._saved_bytes:
             specs = [_native.TensorSpec(*_fact(tensor)) for tensor in tensors]
             self._saved_bytes[name] = self._kernel.saved_size(specs, _numbers(case))
-        return _block(self._saved_bytes[name]) if self._saved_bytes[name] else None
+        return _block(self._saved_bytes[name], tensors[0].device) if self._saved_bytes[name] else None
 
     def _state(self, parameters: list[torch.Tensor]) -> torch.Tensor | None:
         """What the kernel prepared of these parameters, again whenever one of them changed."""
@@ -243,11 +263,25 @@ class NativeKernel:
             specs = [_native.TensorSpec(*_fact(p)) for p in parameters]
             addresses = [p.data_ptr() for p in parameters]
             size = self._kernel.state_size(specs, addresses)
-            block = _block(size)
-            self._kernel.init(specs, addresses, block.data_ptr())
+            block = _block(size, self._device_of(parameters))
+            self._kernel.init(specs, addresses, block.data_ptr(), _stream(self._device))
+            if block.is_cuda:
+                torch.cuda.synchronize(block.device)  # calls that use it may be on other streams
             # The parameters are kept with it, so that no other tensor can come to lie at their addresses.
             self._states = {stamp: (block, parameters)}
         return self._states[stamp][0]
+
+
+def _current(device: torch.device) -> AbstractContextManager[Any]:
+    """A kernel launches where torch is."""
+    if device.type == "cpu" or device.index == torch.cuda.current_device():
+        return _NOTHING
+    return torch.cuda.device(device)
+
+
+def _stream(device: torch.device) -> int:
+    """The one that torch's work goes to now, on the current device; 0 on a CPU."""
+    return 0 if device.type == "cpu" else torch.cuda.current_stream().cuda_stream
 
 
 class PythonKernel:
@@ -288,7 +322,7 @@ class Target:
         if self.refusal:
             return
         try:
-            self.kernel = NativeKernel(known) if known["library"] else PythonKernel(known)
+            self.kernel = NativeKernel(known, self.device) if known["library"] else PythonKernel(known)
         except NotApplicable as why:
             self.refusal = str(why)
         except Exception as error:
@@ -302,6 +336,8 @@ class Target:
             raise NotApplicable(self.refusal)
         if any(tensor.device.type != self.device for tensor in (*tensors, *parameters)):
             raise NotApplicable(f"it is for tensors on {self.device}")
+        if len({tensor.device for tensor in (*tensors, *parameters)}) > 1:
+            raise NotApplicable("its tensors lie on more than one device")
         mine = [_fact(tensor) for tensor in tensors], [_fact(tensor) for tensor in parameters]
         values = {name: repr(value) for name, value in scalars.items()}
         nearest = ""
@@ -358,7 +394,7 @@ def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             # Beside torch's own bookkeeping: none of this is a parameter, a buffer or a part of the state.
-            self.__dict__.update(_arguments=(args, kwargs), _plans={}, _python=([], None), _warned=set())
+            self.__dict__.update(_arguments=(args, kwargs), _plans={}, _last=None, _python=([], None), _warned=set())
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             weights = _weights(self)
@@ -381,15 +417,20 @@ def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
             return f"target {targets()[plan[0]].name}, case {plan[1]['case']}"
 
         def _plan(self, args: Any, kwargs: Any, weights: list[torch.Tensor]) -> Plan:
-            values = [*args, *kwargs.values()]
-            tensors = [*(value for value in values if isinstance(value, torch.Tensor)), *weights]
-            trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-            forms = [(tensor.dtype, tensor.shape, tensor.device, trains and tensor.requires_grad) for tensor in tensors]
-            others = [None if isinstance(value, torch.Tensor) else repr(value) for value in values]
-            key = (*forms, *others, *kwargs)
-            if key not in self._plans:
-                self._plans[key] = self._choose(args, kwargs, weights, trains)
-            return self._plans[key]  # type: ignore[no-any-return]
+            values = (*args, *kwargs.values(), *weights)
+            trains = torch.is_grad_enabled() and any(isinstance(v, torch.Tensor) and v.requires_grad for v in values)
+            key: list[Any] = [trains, *kwargs]
+            for value in values:
+                if isinstance(value, torch.Tensor):
+                    key += value.dtype, value.shape, value.device, trains and value.requires_grad
+                else:
+                    key.append(repr(value))
+            if self._last is None or self._last[0] != key:
+                known = tuple(key)
+                if known not in self._plans:
+                    self._plans[known] = self._choose(args, kwargs, weights, trains)
+                self.__dict__["_last"] = key, self._plans[known]  # most calls are like the one before
+            return self._last[1]  # type: ignore[no-any-return]
 
         def _choose(self, args: Any, kwargs: Any, weights: list[torch.Tensor], trains: bool) -> Plan:
             named = _named(super().forward, args, kwargs)
