@@ -2,10 +2,9 @@
 
     python benchmarks/gpu_speed.py [--json FILE] [--logs FOLDER] [--only NAME ...]
 
-The clock of a candidate runs from the line before it (a batch's last baseline, or the result before) to its own
-result line, as a reader of the log sees them: warm means that baselines and facts of the problem are there. Everything
-before is the cold start, torch.compile included. Five secret correctness sets, eager and torch.compile timed beside
-every candidate. Prints a table of where the seconds go.
+The clock of a candidate is that of a reader of the log (clock.py): warm means that baselines and facts of the problem
+are there. Everything before is the cold start, torch.compile included. Five secret correctness sets, eager and
+torch.compile timed beside every candidate. Prints a table of where the seconds go.
 """
 
 from __future__ import annotations
@@ -13,26 +12,23 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import mean, median
 
+from clock import Line, judge, seconds_of
 from kernelharness.protocol import (
     Baseline,
     Batch,
     Candidate,
     File,
     Hello,
-    Message,
     Problem,
     ProblemFact,
     Result,
     Tolerance,
     Toolchain,
-    parse_line,
 )
 
 HERE = Path(__file__).resolve().parent / "large"
@@ -66,45 +62,26 @@ def batch(problem: str, language: str, count: int) -> Batch:
     )
 
 
-def judge(given: Batch, cache: str, log: Path) -> list[tuple[float, Message]]:
-    """(seconds since the start, message) for each line. Raise RuntimeError when the judge fails."""
-    with tempfile.TemporaryDirectory() as folder, log.with_suffix(".err").open("w") as errors:
-        path = Path(folder) / "batch.json"
-        path.write_text(given.to_json())
-        command = [sys.executable, "-m", "kernelharness", "judge", "--batch", str(path), "--cache", cache]
-        begin = time.monotonic()
-        lines: list[tuple[float, Message]] = []
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder) as process:
-            assert process.stdout
-            with log.open("w") as kept:
-                for line in process.stdout:
-                    lines.append((time.monotonic() - begin, parse_line(line)))
-                    kept.write(line)
-    if process.returncode:
-        raise RuntimeError(f"{given.id}: exit code {process.returncode}: {log.with_suffix('.err').read_text()[-2000:]}")
-    return lines
-
-
-def measured(lines: list[tuple[float, Message]], given: Batch) -> dict[str, object]:
+def measured(lines: list[Line], given: Batch) -> dict[str, object]:
     facts = [message for _, message in lines if isinstance(message, ProblemFact)]
-    baselines = [(at, message) for at, message in lines if isinstance(message, Baseline)]
-    results = [(at, message) for at, message in lines if isinstance(message, Result)]
+    baselines = [message for _, message in lines if isinstance(message, Baseline)]
+    results = [message for _, message in lines if isinstance(message, Result)]
     if not baselines or len(results) != len(given.candidates):
         raise RuntimeError(f"{given.id}: {[fact.reason for fact in facts]}")
-    warm = baselines[-1][0]
+    cold, seconds = seconds_of(lines)
     fact = facts[0].cases[0]
     walls = {
-        name: round(mean(result.walls.get(name, 0.0) for _, result in results), 3)
+        name: round(mean(result.walls.get(name, 0.0) for result in results), 3)
         for name in ("compile", "warmup", "load", "correctness", "timing")
     }
     return {
         "problem": given.problem.entry,
         "bytes": fact.bytes_min,
-        "cold_seconds": round(warm, 2),
-        "seconds": round((results[-1][0] - warm) / len(results), 2),
+        "cold_seconds": round(cold, 2),
+        "seconds": round(seconds, 2),
         "walls": walls,
-        "baseline_us": {message.arm: round(message.ns / 1e3, 1) for _, message in baselines if message.ns},
-        "notes": [message.note for _, message in baselines if message.note],
+        "baseline_us": {message.arm: round(message.ns / 1e3, 1) for message in baselines if message.ns},
+        "notes": [message.note for message in baselines if message.note],
         "candidates": [
             {
                 "verdict": result.verdict.value,
@@ -116,7 +93,7 @@ def measured(lines: list[tuple[float, Message]], given: Batch) -> dict[str, obje
                 "walls": result.walls,
                 "flags": result.flags,
             }
-            for _, result in results
+            for result in results
         ],
     }
 

@@ -1,12 +1,12 @@
-"""What judging costs on this CPU: seconds of a candidate by stage in a batch of 16, and what every batch pays once.
+"""What judging costs on this CPU: seconds of a candidate in a batch of 16, and what every batch pays once.
 
     python benchmarks/harness_cpu.py        # some minutes; prints and writes benchmarks/results/harness_cpu.json
 
 As a search does it: a probe measures what torch.compile takes beside eager, then a batch of sixteen variants of one C++
 kernel goes through the real judge and is told (docs/decisions/0010). Twice: a kernel that computes (the seed of
-examples/tune-only.yaml), and one whose outputs are as large as its inputs (the demo's), where comparing costs most.
-The last source is built once by torch's load_inline for comparison, in the same run, which needs ninja on the PATH.
-Nothing else may run beside it.
+examples/tune-only.yaml), and one whose outputs are as large as its inputs (the demo's), where comparing costs most. The
+clock is that of a reader of the log (clock.py). The last source is built once by torch's load_inline for comparison, in
+the same run, which needs ninja on the PATH. Nothing else may run beside it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from clock import Line, judge, seconds_of
 from kernelharness.protocol import (
     Artifact,
     Baseline,
@@ -34,10 +34,10 @@ from kernelharness.protocol import (
     Candidate,
     File,
     Hello,
+    Message,
     Purpose,
     Result,
     from_artifacts,
-    parse_log,
 )
 from kernelsearch.api.documents import load_documents
 from kernelsearch.api.profiles import packaged_profiles
@@ -76,21 +76,9 @@ def variants(source: str) -> list[str]:
     return list(itertools.islice(padded, CANDIDATES))
 
 
-def judge(batch: Batch, folder: Path) -> tuple[list[object], float]:
-    """The judge's messages, and seconds; code that torch.compile made is kept in `folder`."""
-    path = folder / "batch.json"
-    path.write_text(batch.to_json())
-    begin = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "kernelharness", "judge", "--batch", str(path), "--cache", str(folder / "cache")],
-        stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
-    return list(parse_log(done.stdout)), time.monotonic() - begin
-
-
-def compile_ratios(probed: list[object]) -> dict[str, float]:
+def compile_ratios(probed: list[Line]) -> dict[str, float]:
     """Case -> torch.compile's time over eager's."""
-    ns = {(found.case, found.arm): found.ns for found in probed if isinstance(found, Baseline)}
+    ns = {(found.case, found.arm): found.ns for _, found in probed if isinstance(found, Baseline)}
     times = {case: (ns.get((case, "eager")), ns.get((case, "compile"))) for case, _ in ns}
     return {case: compiled / eager for case, (eager, compiled) in times.items() if eager and compiled}
 
@@ -112,11 +100,13 @@ def batch_of(example: Path, source: str | None = None) -> Batch:
     )
 
 
-def measure(batch: Batch, folder: Path) -> tuple[dict[str, Any], list[object]]:
+def measure(batch: Batch, cache: Path) -> tuple[dict[str, Any], list[Message]]:
     """What a search pays for this batch, and the batch's messages."""
-    probed, probe_wall = judge(batch.model_copy(update={"candidates": [], "purpose": Purpose.PROBE}), folder)
+    probed = judge(batch.model_copy(update={"candidates": [], "purpose": Purpose.PROBE}), cache)
     ratios = compile_ratios(probed)
-    messages, wall = judge(batch.model_copy(update={"compile_ratios": ratios}), folder)
+    lines = judge(batch.model_copy(update={"compile_ratios": ratios}), cache)
+    messages = [message for _, message in lines]
+    before, seconds = seconds_of(lines)
     bye = next(message for message in messages if isinstance(message, Bye))
     results = [message for message in messages if isinstance(message, Result)]
     stages = sorted({stage for result in results for stage in result.walls})
@@ -126,7 +116,8 @@ def measure(batch: Batch, folder: Path) -> tuple[dict[str, Any], list[object]]:
     return {
         "candidates": len(results),
         "verdicts": sorted({str(result.verdict) for result in results}),
-        "seconds_per_candidate": means,
+        "seconds_per_candidate": round(seconds, 3),
+        "seconds_by_stage": means,
         "cases": {
             name: {
                 "eager_us": round(median(case.ns * (case.speedup_eager or 1.0) for case in found) / 1e3, 1),
@@ -137,14 +128,14 @@ def measure(batch: Batch, folder: Path) -> tuple[dict[str, Any], list[object]]:
             }
             for name, found in timed.items()
         },
-        "seconds_of_the_probe": round(probe_wall, 2),
-        "seconds_of_the_batch": round(wall, 2),
-        "seconds_per_batch_beside_its_candidates": round(wall - means["total"] * len(results), 2),
+        "seconds_of_the_probe": round(probed[-1][0], 2),
+        "seconds_of_the_batch": round(lines[-1][0], 2),
+        "seconds_before_the_first_candidate": round(before, 2),
         "seconds_the_judge_counts": round(bye.device_seconds, 2),
     }, messages
 
 
-def build_with_load_inline(folder: Path, messages: list[object], batch: Batch) -> float:
+def build_with_load_inline(folder: Path, messages: list[Message], batch: Batch) -> float:
     """Seconds for the first candidate's source, the header included, as a torch extension."""
     header = [piece for piece in messages if isinstance(piece, Artifact) and piece.name == "problem.h"]
     (folder / "problem.h").write_bytes(from_artifacts(header))
@@ -166,7 +157,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for problem, batch in batches.items():
-            problems[problem], messages = measure(batch, folder)
+            problems[problem], messages = measure(batch, folder / "cache")
         built = build_with_load_inline(folder, messages, batch)
     hello = next(message for message in messages if isinstance(message, Hello))
     found = {
