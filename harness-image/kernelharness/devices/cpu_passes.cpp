@@ -1,5 +1,5 @@
 // What the judge does to all the bytes of a round on a CPU, in one pass over memory and on all threads.
-// Compiled by g++ at start, for the CPU that is there.
+// Compiled by g++ when it is first needed, for the CPU that is there.
 
 #include <sys/uio.h>
 

@@ -1,7 +1,7 @@
 """Whole rounds on a CPU in one pass over memory: outputs compared where they lie, slots filled on all threads.
 
-The same as torch operations in chunks, without copies of outputs and with no second trip to memory. Compiled at start
-where there is a g++; without one, and for what is not covered here, everything goes the way of torch.
+The same as torch operations in chunks, without copies of outputs and with no second trip to memory. Compiled when
+first needed, by g++; without one, and for what is not covered here, everything goes the way of torch.
 Neighbours: cpu_passes.cpp (the code), cpu.py (caller), ../slots.py and ../compare.py (what is meant).
 """
 

@@ -394,7 +394,7 @@ def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             # Beside torch's own bookkeeping: none of this is a parameter, a buffer or a part of the state.
-            self.__dict__.update(_arguments=(args, kwargs), _plans={}, _last=None, _python=([], None), _warned=set())
+            self.__dict__.update(_arguments=(args, kwargs), _plans={}, _python=([], None), _warned=set())
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             weights = _weights(self)
@@ -419,18 +419,16 @@ def make_class(reference: type[torch.nn.Module]) -> type[torch.nn.Module]:
         def _plan(self, args: Any, kwargs: Any, weights: list[torch.Tensor]) -> Plan:
             values = (*args, *kwargs.values(), *weights)
             trains = torch.is_grad_enabled() and any(isinstance(v, torch.Tensor) and v.requires_grad for v in values)
-            key: list[Any] = [trains, *kwargs]
+            forms: list[Any] = [trains, *kwargs]
             for value in values:
                 if isinstance(value, torch.Tensor):
-                    key += value.dtype, value.shape, value.device, trains and value.requires_grad
+                    forms += value.dtype, value.shape, value.device, trains and value.requires_grad
                 else:
-                    key.append(repr(value))
-            if self._last is None or self._last[0] != key:
-                known = tuple(key)
-                if known not in self._plans:
-                    self._plans[known] = self._choose(args, kwargs, weights, trains)
-                self.__dict__["_last"] = key, self._plans[known]  # most calls are like the one before
-            return self._last[1]  # type: ignore[no-any-return]
+                    forms.append(repr(value))
+            key = tuple(forms)
+            if key not in self._plans:
+                self._plans[key] = self._choose(args, kwargs, weights, trains)
+            return self._plans[key]  # type: ignore[no-any-return]
 
         def _choose(self, args: Any, kwargs: Any, weights: list[torch.Tensor], trains: bool) -> Plan:
             named = _named(super().forward, args, kwargs)
