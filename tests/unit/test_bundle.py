@@ -478,14 +478,18 @@ def test_threads_share_a_model(folder: Path, serve: Say) -> None:
     serve(
         folder,
         """
+import sys, warnings
 from concurrent.futures import ThreadPoolExecutor
+warnings.simplefilter("ignore")  # the reference runs for five rows
+sys.setswitchinterval(1e-6)
 model = kernel.Model(1024, 1e-6)
 def call(seed):
     with torch.inference_mode():
-        x = torch.full((4, 1024), float(seed + 1))
-        return (model(x, x)[1] == 2 * (seed + 1)).all().item()
+        x = torch.full((4 + seed % 2, 1024), float(seed + 1))
+        total = model(x, x)[1]
+        return total.shape == x.shape and (total == 2 * (seed + 1)).all().item()
 with ThreadPoolExecutor(4) as pool:
-    assert all(pool.map(call, range(200)))
+    assert all(pool.map(call, range(4000)))
 """,
     )
 
