@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -21,7 +20,7 @@ from kernelharness.filter import degenerate_reason
 from kernelharness.layout import layout_of, widened
 from kernelharness.processes import Runner
 from kernelharness.protocol import Baseline, Case, CaseFact, Tolerance
-from kernelharness.samples import Samples, blocks
+from kernelharness.samples import PLANS, SLOW_START, Samples, sample
 from kernelharness.slots import DISTRIBUTIONS
 from kernelharness.timing import MIN_BLOCKS, Rule, noise_of
 
@@ -188,16 +187,14 @@ def time_baselines(bench: Bench, case: CaseBench, arms: dict[str, Runner], rule:
         bench.load(runner, case)
     bench.calibrate(case)
     slowest = max(bench.call_ns(case, runner) for runner in arms.values())
-    calls, rounds = bench.plan(case, slowest, rule, len(arms))
-    for runner in arms.values():
-        bench.show_arena(runner, case, calls)
-    bench.warm_up(case, arms, calls)
-    samples = Samples(list(arms), calls, rounds)
-    begin = time.perf_counter_ns()
-    for block in blocks(bench, case, arms, calls, rounds, _nothing):
-        samples.add(block)
-        enough = len(samples.clean_ratios("eager", AGAIN)) >= MIN_BLOCKS
-        if enough or time.perf_counter_ns() - begin > rule.budget_ns:
+    for _ in range(PLANS):
+        calls, rounds = bench.plan(case, slowest, rule, len(arms))
+        for runner in arms.values():
+            bench.show_arena(runner, case, calls)
+        bench.warm_up(case, arms, calls)
+        samples = sample(bench, case, arms, (calls, rounds), rule, enough=_enough)
+        expected, slowest = slowest, max(map(samples.call_ns, arms))
+        if expected < SLOW_START * slowest:
             break
     case.noise = noise_of(samples.ratios("eager", AGAIN))
     case.baseline_ns = {name: samples.call_ns(name) for name in arms}
@@ -221,5 +218,5 @@ def baselines_of(case: CaseBench) -> list[Baseline]:
     ]
 
 
-def _nothing() -> None:
-    """References are not compared with themselves."""
+def _enough(samples: Samples, _spent_ns: int) -> bool:
+    return len(samples.clean_ratios("eager", AGAIN)) >= MIN_BLOCKS

@@ -6,14 +6,17 @@ Neighbours: bench.py (a round), timing.py (statistics), trial.py and reference.p
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from kernelharness.bench import CANDIDATE, Bench, CaseBench
 from kernelharness.processes import Runner
-from kernelharness.timing import MIN_BLOCKS
+from kernelharness.timing import MIN_BLOCKS, Rule
 
+PLANS, SLOW_START = 3, 4
+"""How often blocks are planned, at most, and how many times faster than expected calls may be."""
 _DISTURBED_SHARE = 0.25
 """Of a trusted arm's time, spent by its threads waiting for a CPU. On an idle machine waking up alone makes 0.12."""
 
@@ -80,13 +83,18 @@ class Samples:
             self._clean.append(block.ns)
 
     @property
+    def count(self) -> int:
+        """Of all blocks."""
+        return len(self._all)
+
+    @property
     def disturbed(self) -> int:
-        return len(self._all) - len(self._clean)
+        return self.count - len(self._clean)
 
     @property
     def is_noisy(self) -> bool:
         """True when more than half of the blocks were disturbed."""
-        return 2 * self.disturbed > len(self._all)
+        return 2 * self.disturbed > self.count
 
     @property
     def _used(self) -> list[dict[str, float]]:
@@ -107,3 +115,26 @@ class Samples:
     def run_ns(self, arm: str) -> float:
         """Median time of one run."""
         return median(block[arm] for block in self._used) / self._rounds
+
+
+def sample(
+    bench: Bench,
+    case: CaseBench,
+    arms: dict[str, Runner],
+    plan: tuple[int, int],
+    rule: Rule,
+    *,
+    enough: Callable[[Samples, int], bool],
+    check: Callable[[], None] = lambda: None,
+    flags: int = 0,
+) -> Samples:
+    """Blocks of (calls, rounds) until `enough` says so, of them and of the ns that they took, or the rule gives up."""
+    calls, rounds = plan
+    samples = Samples(list(arms), calls, rounds)
+    begin = time.perf_counter_ns()
+    for block in blocks(bench, case, arms, calls, rounds, check, flags):
+        samples.add(block)
+        spent = time.perf_counter_ns() - begin
+        if enough(samples, spent) or rule.gives_up(samples.count, spent):
+            break
+    return samples

@@ -11,14 +11,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from statistics import NormalDist
 
 CONFIDENCE = 0.97
 MIN_BLOCKS = 10
 """Below this the interval does not cover what it says."""
-_NORMAL_QUANTILE = 2.1701
-"""Of (1 + CONFIDENCE) / 2."""
+_NORMAL_QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 _SPREAD_QUANTILE = 1.96
 """Of 95 %, which is what an interval of blocks covers when measuring stops as soon as it is narrow."""
+_COUNTED = 64
+"""So many signs are counted in all their patterns."""
+_PATIENT = 8
+"""So many times the most blocks of a rule are measured while others disturb them."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,10 @@ class Rule:
         narrow = found.half_width <= max(self.half_width, self.relative * abs(found.mean))
         return narrow or count >= self.max_blocks or spent_ns >= self.budget_ns
 
+    def gives_up(self, blocks: int, spent_ns: int) -> bool:
+        """Whether what there is must do, of so many blocks, disturbed or not."""
+        return spent_ns > self.patience_ns or blocks >= _PATIENT * self.max_blocks
+
 
 SCREENING = Rule(
     0.035,
@@ -145,8 +153,12 @@ def walsh_averages(values: Sequence[float]) -> list[float]:
 def interval_rank(count: int, confidence: float = CONFIDENCE) -> int:
     """How many Walsh averages to leave out at each end: the largest k with P(W+ < k) <= (1 - confidence) / 2.
 
-    W+ is the signed-rank statistic of `count` symmetric values, counted exactly.
+    W+ is the signed-rank statistic of `count` symmetric values, counted exactly; of many, as the normal distribution
+    has it.
     """
+    if count > _COUNTED:
+        mean, variance = count * (count + 1) / 4, count * (count + 1) * (2 * count + 1) / 24
+        return math.floor(mean - NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(variance))
     ways = [1]
     for rank in range(1, count + 1):
         longer = ways + [0] * rank

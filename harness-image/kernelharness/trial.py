@@ -19,14 +19,12 @@ from kernelharness.compare import Comparer
 from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.profiling import Seen, read
 from kernelharness.protocol import CaseResult, Stage, Verdict
-from kernelharness.samples import Samples, blocks
+from kernelharness.samples import PLANS, SLOW_START, Samples, sample
 from kernelharness.timing import Rule, estimate, noise_of
 from kernelharness.verdicts import Rejection, of_comparison, of_repetition, rejecting
 
 _EXACT_EVERY = 4
 """One timed round in so many is compared with float64 too."""
-_PLANS, _SLOW_START = 3, 4
-"""How often blocks are planned, at most, and how many times faster than expected calls may be."""
 _AUDITS, _MOST_AUDITS = 3, 12
 """More than the first number only as long as a call alone takes too long: others on the machine may have made it."""
 _ALONE, _GATED = (3.0, 300_000.0), (1.1, 5_000.0)
@@ -118,11 +116,11 @@ class Trial:
         lead = min(case.baseline_ns, key=lambda name: case.baseline_ns[name])
         with rejecting(self.runner, self.stage, case.fact):
             expected = self.bench.call_ns(case, self.runner, self.flags)
-            for _ in range(_PLANS):
+            for _ in range(PLANS):
                 slowest = max(case.baseline_ns["eager"], expected)
                 samples = self._samples(case, arms, lead, slowest, rule)
                 expected = samples.call_ns(CANDIDATE)
-                if slowest < _SLOW_START * max(case.baseline_ns["eager"], expected):
+                if slowest < SLOW_START * max(case.baseline_ns["eager"], expected):
                     break
             else:
                 text = f"calls took {slowest:.0f} ns until they were timed, and {expected:.0f} ns then"
@@ -171,13 +169,11 @@ class Trial:
         def check() -> None:
             self._compare_round(case, calls, exactly=self.bench.secret.draw() % _EXACT_EVERY == 0)
 
-        samples = Samples(list(arms), calls, rounds)
-        begin = time.perf_counter_ns()
-        for block in blocks(self.bench, case, arms, calls, rounds, check, self.flags):
-            samples.add(block)
-            spent = time.perf_counter_ns() - begin
-            if rule.is_enough(samples.clean_ratios(lead, CANDIDATE), spent) or spent > rule.patience_ns:
-                break
+        def enough(samples: Samples, spent_ns: int) -> bool:
+            return rule.is_enough(samples.clean_ratios(lead, CANDIDATE), spent_ns)
+
+        plan = (calls, rounds)
+        samples = sample(self.bench, case, arms, plan, rule, enough=enough, check=check, flags=self.flags)
         self._compare_round(case, calls, exactly=True)
         if calls > 1:
             self._audit(case, arms, calls, samples, lead)

@@ -56,6 +56,14 @@ def test_interval_rank_is_the_exact_signed_rank_quantile() -> None:
         assert sum(total < left_out + 1 for total in sums) / len(sums) > (1 - CONFIDENCE) / 2
 
 
+def test_interval_rank_of_many_blocks_goes_on_as_that_of_few() -> None:
+    def near(count: int) -> float:
+        return count * (count + 1) / 4 - 2.17009 * math.sqrt(count * (count + 1) * (2 * count + 1) / 24)
+
+    for count in (40, 64, 65, 100, 5000):
+        assert interval_rank(count) == pytest.approx(near(count), abs=1.5)
+
+
 @pytest.mark.parametrize("shape", ["normal", "heavy tails", "outliers on one side"])
 def test_interval_covers_the_true_ratio(shape: str) -> None:
     draw = random.Random(7)
@@ -113,6 +121,12 @@ def test_a_narrow_interval_is_enough_and_a_wide_one_runs_until_the_budget_ends()
     assert not SCREENING.is_enough(wide, 0)
     assert SCREENING.is_enough(wide, SCREENING.budget_ns)
     assert SCREENING.is_enough(wide * 2, 0)
+
+
+def test_measuring_gives_up_by_time_and_by_number_of_disturbed_blocks() -> None:
+    assert not SCREENING.gives_up(SCREENING.max_blocks, SCREENING.patience_ns)
+    assert SCREENING.gives_up(0, SCREENING.patience_ns + 1)
+    assert SCREENING.gives_up(8 * SCREENING.max_blocks, 0)
 
 
 def test_noise_is_the_farther_end_of_an_a_a_interval() -> None:
