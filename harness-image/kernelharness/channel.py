@@ -66,7 +66,8 @@ class RunFlag(IntEnum):
     EMPTY = 4
     """Do everything but call forward, touching the device instead: what a round costs by itself."""
     ONE_BY_ONE = 8
-    """Each call waits on the device for T, which brings its inputs when the one before is over."""
+    """Inputs of a call come when the one before is over: each call waits for T on the device, or, on a CPU, is a RUN of
+    its own that keeps the results of those before."""
 
 
 class ReplyKind(IntEnum):

@@ -208,6 +208,7 @@ class Judge:
         if trial is not None:
             flags += self.device.flags
             flags += [name for name, is_so in (("copy_out", trial.copy_out), ("noisy", trial.noisy)) if is_so]
+            flags += [f"one_by_one:{case}" for case in trial.one_by_one]
         made = compiled.digest if folder is None else folder.digest_with(compiled.digest)
         return result.model_copy(
             update={

@@ -175,8 +175,8 @@ def run(config: dict[str, Any], fds: list[int]) -> None:
                 reply = Reply(ReplyKind.READY)
             elif order.kind == OrderKind.RUN:
                 chosen = prepared[order.b : order.b + order.a if order.a else None]
-                run_calls = _run_one_by_one if order.flags & RunFlag.ONE_BY_ONE else _run
-                reply = run_calls(arm, memory, board, chosen, kept, order.flags)
+                run_calls = _run_gated if order.flags & RunFlag.ONE_BY_ONE and memory.gate else _run
+                reply = run_calls(arm, memory, board, chosen, kept, order)
             elif order.kind == OrderKind.DROP:
                 kept.clear()
                 reply = Reply(ReplyKind.READY)
@@ -193,12 +193,15 @@ def run(config: dict[str, Any], fds: list[int]) -> None:
         link.send(reply.pack())
 
 
-def _run(arm: Arm, memory: Memory, board: Board, prepared: list[Any], kept: list[Any], flags: int) -> Reply:
+def _run(arm: Arm, memory: Memory, board: Board, prepared: list[Any], kept: list[Any], order: Order) -> Reply:
     """The timed part. Results of the last run are dropped first: their memory is what this run's results get.
 
     Reports are written before the device is waited for: while it works, they cost nothing.
     """
-    kept.clear()
+    flags = order.flags
+    if not (flags & RunFlag.ONE_BY_ONE and order.b):
+        kept.clear()
+    before = len(kept)
     if flags & RunFlag.EMPTY:
         memory.touch()
         return Reply(ReplyKind.DONE)
@@ -211,25 +214,25 @@ def _run(arm: Arm, memory: Memory, board: Board, prepared: list[Any], kept: list
     else:
         for slot in prepared:
             kept.append(call(slot))
-    packed, count = arm.report(kept)
-    board.write_reports(packed)
+    packed, count = arm.report(kept[before:])
+    board.write_reports(packed, count // len(prepared) * before)
     memory.show(board, packed)
     return Reply(ReplyKind.DONE, a=count)
 
 
-def _run_one_by_one(arm: Arm, memory: Memory, board: Board, prepared: list[Any], kept: list[Any], flags: int) -> Reply:
+def _run_gated(arm: Arm, memory: Memory, board: Board, prepared: list[Any], kept: list[Any], order: Order) -> Reply:
     """The same with a gate before each call. All are made ahead, so that what one takes is the device's time alone."""
     kept.clear()
     assert memory.gate is not None
     reports = 0
     for calls, slot in enumerate(prepared, 1):
         memory.gate.wait(calls)
-        if flags & RunFlag.EMPTY:
+        if order.flags & RunFlag.EMPTY:
             memory.touch()
             memory.gate.tell_end(calls)
         else:
             result = arm.call(slot)
-            kept.append(arm.copy(result) if flags & RunFlag.COPY_OUT else result)
+            kept.append(arm.copy(result) if order.flags & RunFlag.COPY_OUT else result)
             memory.gate.tell_end(calls)
             packed, count = arm.report(kept[-1:])
             board.write_reports(packed, reports)

@@ -10,9 +10,11 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor
 
+from kernelharness.audit import Audit
 from kernelharness.bench import AGAIN, CANDIDATE, Bench, CaseBench
 from kernelharness.channel import Order, OrderKind, Reply, RunFlag
 from kernelharness.compare import Comparer
@@ -20,22 +22,11 @@ from kernelharness.processes import FaultKind, Runner, RunnerFault
 from kernelharness.profiling import Seen, read
 from kernelharness.protocol import CaseResult, Stage, Verdict
 from kernelharness.samples import PLANS, SLOW_START, Samples, sample
-from kernelharness.timing import Rule, estimate, noise_of
+from kernelharness.timing import MIN_BLOCKS, Estimate, Rule, estimate, noise_of
 from kernelharness.verdicts import Rejection, of_comparison, of_repetition, rejecting
 
 _EXACT_EVERY = 4
 """One timed round in so many is compared with float64 too."""
-_AUDITS, _MOST_AUDITS = 3, 12
-"""More than the first number only as long as a call alone takes too long: others on the machine may have made it."""
-_ALONE, _GATED = (3.0, 300_000.0), (1.1, 5_000.0)
-"""A call alone may take so many times one in a row, and this much longer: the first of a round, which wakes threads up,
-and one that was made ahead and waits on the device for its inputs.
-"""
-_MOST_GATED = 16
-_WAITS = (
-    "every call waits for the device before it returns, which the reference does not: "
-    "leave out synchronize(), item(), cpu() and whatever else needs a result on the host"
-)
 PROFILE_SECONDS = 5.0
 _PROFILED, _PROFILED_NS = 3, 1e9
 """So many calls are profiled; one, where they would take longer than this."""
@@ -52,6 +43,8 @@ class Trial:
     copy_out: bool = False
     noisy: bool = False
     """Others took CPU time away during most blocks."""
+    one_by_one: list[str] = field(default_factory=list)
+    """Cases whose speedup is that of calls whose inputs come one by one."""
     correctness: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -118,7 +111,7 @@ class Trial:
             expected = self.bench.call_ns(case, self.runner, self.flags)
             for _ in range(PLANS):
                 slowest = max(case.baseline_ns["eager"], expected)
-                samples = self._samples(case, arms, lead, slowest, rule)
+                samples, singly = self._samples(case, arms, lead, slowest, rule)
                 expected = samples.call_ns(CANDIDATE)
                 if slowest < SLOW_START * max(case.baseline_ns["eager"], expected):
                     break
@@ -131,7 +124,14 @@ class Trial:
         if AGAIN in arms:
             # Two equal arms in the very blocks that the candidate ran in say best what these blocks can tell apart.
             case.noise = noise_of(samples.ratios("eager", AGAIN))
-        return _case_result(case, samples, lead, self.bench.device.spread(samples.run_ns(CANDIDATE)))
+        found = _estimates(case, samples, self.bench.device.spread(samples.run_ns(CANDIDATE)))
+        if singly is not None and singly.count >= MIN_BLOCKS:
+            shortest = min(singly.call_ns(lead), singly.call_ns(CANDIDATE))
+            alone = _estimates(case, singly, self.bench.device.singly_spread(shortest))
+            if alone[lead].high < found[lead].mean:
+                self.one_by_one.append(case.fact.case)
+                return _case_result(case, singly, alone, lead)
+        return _case_result(case, samples, found, lead)
 
     def profile(self, case: CaseBench, result: CaseResult) -> Seen | None:
         """What the candidate's own process says of its kernels in a case that it was timed in; it is over then.
@@ -159,7 +159,10 @@ class Trial:
         on_device = self.bench.device.torch_device != "cpu"
         return read(self.runner.board.read_bytes(reply.a), case.fact.case, calls, on_device=on_device)
 
-    def _samples(self, case: CaseBench, arms: dict[str, Runner], lead: str, slowest_ns: float, rule: Rule) -> Samples:
+    def _samples(
+        self, case: CaseBench, arms: dict[str, Runner], lead: str, slowest_ns: float, rule: Rule
+    ) -> tuple[Samples, Samples | None]:
+        """Of calls in a row, and, where the device can tell, of calls whose inputs come one by one."""
         calls, rounds = self.bench.plan(case, slowest_ns, rule, len(arms))
         for runner in arms.values():
             self.bench.show_arena(runner, case, calls)
@@ -175,59 +178,10 @@ class Trial:
         plan = (calls, rounds)
         samples = sample(self.bench, case, arms, plan, rule, enough=enough, check=check, flags=self.flags)
         self._compare_round(case, calls, exactly=True)
-        if calls > 1:
-            self._audit(case, arms, calls, samples, lead)
-        return samples
-
-    def _audit(self, case: CaseBench, arms: dict[str, Runner], calls: int, samples: Samples, lead: str) -> None:
-        """Rounds that look like all others until a call wants the inputs of the next. Raise Rejection.
-
-        A call that has to wait for its inputs must take as long as one, and be right. Else calls of a round answer for
-        those that follow, whose inputs no user could have shown them.
-        """
-        gated = self.bench.device.gates_calls
-        factor, longer_ns = _GATED if gated else _ALONE
-        row = samples.call_ns(CANDIDATE)
-        alone = waiting = math.inf
-        for audit in range(_MOST_AUDITS):
-            found = self._gated(case, arms, calls, samples) if gated else self._first(case, arms, calls, samples, lead)
-            alone, waiting = min(alone, found[0]), min(waiting, found[1])  # others only make them longer
-            ahead = alone - waiting > factor * row + longer_ns
-            if audit + 1 >= _AUDITS and not ahead:
-                return
-        times = f"{(alone - waiting) / 1e3:.0f} us, one of {calls} in a row {row / 1e3:.0f} us"
-        text = f"a call alone took {times}: it works ahead, on inputs that users do not have yet"
-        raise Rejection(Verdict.TIMING_MISMATCH, text)
-
-    def _gated(self, case: CaseBench, arms: dict[str, Runner], calls: int, samples: Samples) -> tuple[float, float]:
-        """(ns of a call whose inputs come when the one before is over, what of it is waiting).
-
-        Raise Rejection when the candidate's calls wait for the device and eager's do not: nobody knows how long.
-        """
-        calls = min(calls, _MOST_GATED)
-        pair = {"eager": arms["eager"], CANDIDATE: arms[CANDIDATE]}  # eager says what is right
-        found, nothing = self.bench.one_by_one(case, pair, calls, self.flags)
-        self._compare_round(case, calls)
-        eager, candidate = found["eager"], found[CANDIDATE]
-        if candidate.waits and not eager.waits:
-            raise Rejection(Verdict.TIMING_MISMATCH, _WAITS)
-        waiting = eager.ns - nothing - samples.call_ns("eager") if eager.waits else 0.0
-        return candidate.ns, nothing + max(0.0, waiting)
-
-    def _first(
-        self, case: CaseBench, arms: dict[str, Runner], calls: int, samples: Samples, lead: str
-    ) -> tuple[float, float]:
-        """(ns of the first call of a round, which stops there, what waking up took the fastest reference's).
-
-        The rest is called with other inputs.
-        """
-        names = dict.fromkeys(("eager", lead, CANDIDATE))
-        some = {name: arms[name] for name in names}
-        found = self.bench.round(case, some, list(some), calls, self.flags, (0, 1))
-        self._compare_round(case, 1)
-        self.bench.round(case, some, list(some), calls, self.flags, (1, calls - 1), cold=False)
-        self._compare_round(case, calls - 1)
-        return found[CANDIDATE], max(0.0, found[lead] - samples.call_ns(lead))
+        if calls == 1:
+            return samples, None
+        compare = partial(self._compare_round, case)
+        return samples, Audit(self.bench, case, arms, calls, samples, lead, self.flags, compare).run()
 
     def _run_sets(self, case: CaseBench, count: int) -> list[list[Tensor]]:
         """By correctness set: the outputs."""
@@ -288,11 +242,15 @@ def _which(slot: int) -> str:
     return f"in call {slot + 1} of a timed round, with fresh inputs"
 
 
-def _case_result(case: CaseBench, samples: Samples, lead: str, spread: float) -> CaseResult:
-    found = {name: estimate(samples.ratios(name, CANDIDATE)).widened(spread) for name in case.baseline_ns}
+def _estimates(case: CaseBench, samples: Samples, spread: float) -> dict[str, Estimate]:
+    """Of the candidate against each baseline that was timed with it."""
+    return {name: estimate(samples.ratios(name, CANDIDATE)).widened(spread) for name in case.baseline_ns}
+
+
+def _case_result(case: CaseBench, samples: Samples, found: dict[str, Estimate], lead: str) -> CaseResult:
     baseline_ns = samples.call_ns(lead)
     if case.compile_ratio is not None:
-        found["compile"] = found["eager"].shifted(math.log(case.compile_ratio))
+        found = {**found, "compile": found["eager"].shifted(math.log(case.compile_ratio))}
         if case.compile_ratio < 1:
             lead, baseline_ns = "compile", baseline_ns * case.compile_ratio
     best = found[lead]

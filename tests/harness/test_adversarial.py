@@ -54,6 +54,15 @@ def test_cheat_is_not_faster_than_the_honest_kernel(judged: JudgedGroup, entry: 
     assert cheat.low is None or cheat.low < DRIFT * honest.high, f"{cheat.summary}; honest: {honest.summary}"
 
 
+def test_answering_ahead_is_no_gain(judged: JudgedGroup) -> None:
+    results = judged["small_linear", "cpp"].results
+    ahead, honest = results["own_answers_ahead_and_compares"], results["small_linear_plain"]
+    assert "one_by_one:default" in ahead.flags
+    assert ahead.speedup is not None
+    assert honest.high is not None
+    assert ahead.speedup < honest.high
+
+
 @pytest.mark.parametrize("key", GROUPS, ids="-".join)
 def test_judge_ends_well_after_all_of_them(judged: JudgedGroup, key: tuple[str, str]) -> None:
     group = judged[key]

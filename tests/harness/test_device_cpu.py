@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from kernelharness.channel import BOARD_BYTES, Board, OutputReport, make_memory, pack_report
-from kernelharness.devices.base import OutputFault
+from kernelharness.channel import BOARD_BYTES, Board, Order, OrderKind, OutputReport, make_memory, pack_report
+from kernelharness.compare import POISON_BYTE
+from kernelharness.devices.base import OutputFault, Window
 from kernelharness.devices.cpu import CpuDevice
 from kernelharness.processes import RunnerFault
 from kernelharness.protocol import TensorFact, Verdict
@@ -29,12 +30,12 @@ def device() -> CpuDevice:
 
 @pytest.fixture
 def values() -> torch.Tensor:
-    return torch.arange(24, dtype=torch.float32)
+    return torch.arange(24, dtype=torch.float32).share_memory_()
 
 
 @pytest.fixture
 def runner(values: torch.Tensor) -> Iterator[Any]:
-    """A stopped copy of this process: `values` lies there at the same address."""
+    """A stopped copy of this process: `values` lies there at the same address, and is what it is here."""
     pid = os.fork()
     if pid == 0:
         signal.pause()
@@ -124,6 +125,49 @@ def test_reused_memory_is_seen(device: CpuDevice, runner: Any, values: torch.Ten
     assert not device.share_memory(runner, 2, [FACT])
     report(runner, one, one)
     assert device.share_memory(runner, 2, [FACT])
+
+
+STRIDE = 64
+RUN = Order(OrderKind.RUN, 3)
+
+
+@pytest.fixture
+def slots(device: CpuDevice, runner: Any, values: torch.Tensor) -> torch.Tensor:
+    """The bytes of three slots, and a runner that was pointed at them and says of all three where its output is."""
+    device.show(runner, Window("arena", 0, STRIDE, RUN.a, (FACT,)))
+    report(runner, *[OutputReport(values.data_ptr(), "float32", (3, 4), (4, 1))] * RUN.a)
+    found = torch.frombuffer(device._maps["arena"], dtype=torch.uint8, count=RUN.a * STRIDE).view(RUN.a, STRIDE)
+    found[:] = torch.arange(1, 1 + RUN.a, dtype=torch.uint8).unsqueeze(1)
+    return found
+
+
+def test_inputs_of_a_call_come_when_the_one_before_is_over(
+    device: CpuDevice, runner: Any, slots: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+
+    def run(_runner: Any, order: Order, _deadline: float) -> int:
+        assert order.a == 1
+        assert slots.eq(slots[:, :1]).all()
+        seen.append(slots[:, 0].tolist())
+        return [70, 10, 20][order.b]
+
+    monkeypatch.setattr(device, "run", run)
+    assert device.run_one_by_one(runner, RUN, 0.0).ns == 20
+    assert seen == [[1, POISON_BYTE, POISON_BYTE], [1, 2, POISON_BYTE], [1, 2, 3]]
+
+
+def test_an_output_that_changes_after_its_call_is_late(
+    device: CpuDevice, runner: Any, slots: torch.Tensor, values: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(_runner: Any, order: Order, _deadline: float) -> int:
+        values[0] = order.b
+        return 10
+
+    monkeypatch.setattr(device, "run", run)
+    with pytest.raises(OutputFault) as fault:
+        device.run_one_by_one(runner, RUN, 0.0)
+    assert fault.value.verdict is Verdict.LATE_OUTPUT
 
 
 def test_ceilings_are_measured(device: CpuDevice) -> None:

@@ -78,9 +78,9 @@ class Alone:
     """A call that gets its inputs when the one before is over."""
 
     ns: float
-    """From its inputs on, on average."""
+    """From its inputs on, of one of several."""
     waits: bool
-    """It waits for the device itself, so nothing of it can be asked of the device ahead."""
+    """Its time is also that of waiting and waking up, as on a CPU, or where it waits for the device itself."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,21 @@ class Device(ABC):
     reads_references = False
     """T reads a reference's results where they are, as a candidate's; else they are copied to the desk."""
     gates_calls = False
-    """Calls that were made ahead can be let begin one by one: `run_one_by_one`."""
+    """Each call can be made to begin when its inputs come, the one before being over: `run_one_by_one`."""
+    alone_limit = (3.0, 300_000.0)
+    """A call alone may take so many times one in a row, and so many ns more. Where calls are not gated it is the first
+    of a round, which wakes threads up.
+    """
     streams_sets = False
     """Correctness sets that do not fit all at once are made one after the other; else there are fewer of them."""
     passes: Passes | None = None
     """Faster ways over whole tensors than torch's."""
     screening = SCREENING
     """How candidates of a search are timed."""
+    singly_spread_ns = 0.0
+    """Standard deviation of what a call whose inputs came alone takes in two processes that do the same; beside
+    `process_spread`. 0: such calls cannot be compared with a baseline's.
+    """
     process_spread = 0.0
     """Standard deviation of the log ratio of two processes that do the same, perhaps by where their memory lies: it
     lasts as long as they do.
@@ -219,6 +227,10 @@ class Device(ABC):
     def spread(self, run_ns: float) -> float:
         """Standard deviation of the log ratio of two processes that do the same in runs that take so long."""
         return math.hypot(self.process_spread, self.run_spread_ns / run_ns)
+
+    def singly_spread(self, call_ns: float) -> float:
+        """The same of calls whose inputs come one by one."""
+        return math.hypot(self.process_spread, self.singly_spread_ns / call_ns)
 
     def admit(self, runner: Runner) -> None:  # noqa: B027  (most devices need nothing)
         """A candidate's runner begins: what happens to the device from now on may be its work."""

@@ -16,18 +16,24 @@ import platform
 import struct
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
+from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kernelharness import machine, syscalls
-from kernelharness.channel import OutputReport, make_memory
+from kernelharness.channel import Order, OutputReport, RunFlag, make_memory
+from kernelharness.compare import POISON_BYTE
 from kernelharness.devices.base import (
+    Alone,
     Ceilings,
     Device,
     Interference,
     OutputFault,
+    Window,
     check_form,
     reports_of,
     span_bytes,
@@ -58,6 +64,9 @@ class CpuDevice(Device):
 
     touch_bytes = Device.round_bytes
     process_spread = 0.02
+    gates_calls = True
+    alone_limit = (1.5, 100_000.0)
+    singly_spread_ns = 5_000.0
 
     def __init__(self) -> None:
         self.threads = machine.usable_cpus()
@@ -74,6 +83,7 @@ class CpuDevice(Device):
         swept = _SWEEP_FACTOR * min(self.cache_bytes, self.threads * _CACHE_OF_A_CPU)
         self._sweep = torch.ones(swept // 8, dtype=torch.int64)
         self._throttled = machine.throttled_periods()
+        self._windows: dict[int, Window] = {}
         cpus = os.sched_getaffinity(0)
         # With more CPUs than a quota lets us use, others use them too, and the kernel knows best which are idle.
         self._placement = Placement(list(cpus) if len(cpus) == self.threads else [])
@@ -126,11 +136,34 @@ class CpuDevice(Device):
         if missing > 0:
             self._sweep[: missing // 8].sum()
 
+    def show(self, runner: Runner, window: Window) -> None:
+        self._windows[runner.pid] = window
+
+    def run_one_by_one(self, runner: Runner, order: Order, deadline: float) -> Alone:
+        window = self._windows[runner.pid]
+        slots = np.frombuffer(self._maps[window.memory], np.uint8, order.a * window.stride, window.offset)
+        inputs = slots.copy()
+        slots[:] = POISON_BYTE
+        took_ns, seen = [], []
+        for call in range(order.a):
+            here = slice(call * window.stride, (call + 1) * window.stride)
+            slots[here] = inputs[here]
+            one = replace(order, a=1, b=call, flags=order.flags | RunFlag.ONE_BY_ONE)
+            took_ns.append(self.run(runner, one, deadline))
+            if not order.flags & RunFlag.EMPTY:
+                seen.append(self.read_outputs(runner, 1, window.outputs, first=call))
+        for call, outputs in enumerate(seen):
+            now = self.read_outputs(runner, 1, window.outputs, first=call)
+            if not all(map(_are_same, outputs, now)):
+                raise OutputFault(Verdict.LATE_OUTPUT, "outputs were still being written when the call had returned")
+        return Alone(median(took_ns), waits=True)
+
     def settle(self, runner: Runner) -> None:
         self._placement.update(runner.pid)
 
     def forget(self, runner: Runner) -> None:
         self._placement.forget(runner.pid)
+        self._windows.pop(runner.pid, None)
 
     def watch(self) -> Interference:
         before, self._throttled = self._throttled, machine.throttled_periods()
@@ -165,6 +198,11 @@ def _read(runner: Runner, reports: Sequence[OutputReport], fact: TensorFact) -> 
         _copy_from(runner, [(report.address, span)], buffer, fact)
         result[call] = buffer.as_strided(fact.shape, report.stride)
     return result
+
+
+def _are_same(first: Tensor, second: Tensor) -> bool:
+    """Byte by byte."""
+    return torch.equal(first.reshape(-1).view(torch.uint8), second.reshape(-1).view(torch.uint8))
 
 
 def _copy_from(runner: Runner, pieces: Sequence[tuple[int, int]], target: Tensor, fact: TensorFact) -> None:

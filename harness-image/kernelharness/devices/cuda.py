@@ -78,6 +78,7 @@ class CudaDevice(Device):
     inputs_are_read_only = False
     reads_references = True
     gates_calls = True
+    alone_limit = (1.1, 5_000.0)
     streams_sets = True
     screening = SCREENING_DEVICE
     run_spread_ns = 12_000.0
