@@ -53,7 +53,7 @@ FLAGS = {
     "copy_out": "copy_out: it returns the same memory in every call, so each result was copied, and the copy was timed",
     "same_binary:c1-cpu": "same_binary: it compiles to the very binary of c1-cpu",
     "library_fallback:71%": "library_fallback: 71% of the device time is in kernels that this source does not define",
-    "one_by_one:decode": "one_by_one: case decode counts as calls whose inputs come one at a time; in a row they gain more",
+    "one_by_one:decode": "one_by_one: case decode counts with inputs that come one at a time: in a row it gains more",
     "torch_compile_inside": "torch_compile_inside: the source uses torch.compile, torch._dynamo or torch.jit",
     "decoy_kernel:_sum": "decoy_kernel: the source defines _sum, which did not run when it was profiled",
     "of_a_newer_judge:{0}": "of_a_newer_judge:{0}",

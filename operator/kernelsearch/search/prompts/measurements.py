@@ -26,7 +26,7 @@ _FLAGS = {
     "EXTRAORDINARY": "EXTRAORDINARY: faster than the bound that its necessary traffic and arithmetic set",
     "noisy": "noisy: others took CPU time away while it was timed",
     "copy_out": "copy_out: it returns the same memory in every call, so each result was copied, and the copy was timed",
-    "one_by_one": "one_by_one: case {} counts as calls whose inputs come one at a time; in a row they gain more",
+    "one_by_one": "one_by_one: case {} counts with inputs that come one at a time: in a row it gains more",
     "same_binary": "same_binary: it compiles to the very binary of {}",
     "library_fallback": "library_fallback: {} of the device time is in kernels that this source does not define",
     "torch_compile_inside": "torch_compile_inside: the source uses torch.compile, torch._dynamo or torch.jit",
