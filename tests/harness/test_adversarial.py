@@ -57,10 +57,9 @@ def test_cheat_is_not_faster_than_the_honest_kernel(judged: JudgedGroup, entry: 
 def test_answering_ahead_is_no_gain(judged: JudgedGroup) -> None:
     results = judged["small_linear", "cpp"].results
     ahead, honest = results["own_answers_ahead_and_compares"], results["small_linear_plain"]
-    assert "one_by_one:default" in ahead.flags
-    assert ahead.speedup is not None
+    assert ahead.low is not None
     assert honest.high is not None
-    assert ahead.speedup < honest.high
+    assert ahead.low < honest.high
 
 
 @pytest.mark.parametrize("key", GROUPS, ids="-".join)

@@ -28,9 +28,27 @@ extern "C" int forward(float* out, const float* x, const float* weight, int64_t 
   return 0;
 }
 """
+CLOCK = """
+#include <time.h>
+static double now() {
+  timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return 1e6 * time.tv_sec + 1e-3 * time.tv_nsec;
+}
+static double ended;
+"""
 CANDIDATES = {
     "right": (cpp("right"), Verdict.OK),
     "fast": (cpp("fast", source=CPP_HEAD + FAST_BODY), Verdict.OK),
+    "drowsy": (  # 80 us later when the call before is not just over
+        cpp(
+            "drowsy",
+            head=CLOCK,
+            before="const double begin = now(); while (begin - ended > 30 && now() - begin < 80) {}",
+            after="ended = now();",
+        ),
+        Verdict.OK,
+    ),
     "factor": (
         cpp("factor", after="for (int64_t i = 0; i < ROWS * COLUMNS; ++i) out[i] *= 1.01f;"),
         Verdict.WRONG_VALUES,
@@ -89,6 +107,14 @@ def test_accepted_candidate_has_times_with_an_interval_for_every_case(judged: Ju
     assert result.high is not None
     assert result.stage is Stage.TIMING
     assert {"compile", "load", "correctness", "timing", "total"} <= set(result.walls)
+
+
+def test_speedup_is_that_of_calls_whose_inputs_come_one_by_one_where_it_is_less(judged: Judged) -> None:
+    drowsy, right = judged.results["drowsy"], judged.results["right"]
+    assert [flag for flag in drowsy.flags if flag.startswith("one_by_one")] == ["one_by_one:wide", "one_by_one:tall"]
+    for case, awake in zip(drowsy.cases, right.cases, strict=True):
+        assert case.speedup < awake.speedup
+        assert case.speedup == pytest.approx(case.baseline_ns / case.ns, rel=0.3)
 
 
 def test_rejected_candidate_has_no_times(judged: Judged) -> None:
