@@ -1,6 +1,7 @@
 """One candidate from its first call to its times: correctness on secret sets, then blocks of timed rounds.
 
-Neighbours: judge.py (the batch around it), bench.py (rounds), compare.py (values), verdicts.py (what failing means).
+Neighbours: judge.py (the batch around it), bench.py (rounds), audit.py (calls one by one), compare.py (values),
+verdicts.py (what failing means).
 """
 
 from __future__ import annotations
