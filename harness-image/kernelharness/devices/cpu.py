@@ -66,7 +66,7 @@ class CpuDevice(Device):
     process_spread = 0.02
     gates_calls = True
     alone_limit = (1.5, 100_000.0)
-    singly_spread_ns = 5_000.0
+    singly_spread_ns = 3_000.0
 
     def __init__(self) -> None:
         self.threads = machine.usable_cpus()
