@@ -70,15 +70,20 @@ def test_calls_that_are_far_slower_alone_work_ahead(kind: dict[str, Any], alone_
 
 @pytest.mark.parametrize(("kind", "alone_us"), [(CPU, 170.0), (GPU, 59.0), (ELSEWHERE, 440.0)])
 def test_a_little_slower_is_no_proof(kind: dict[str, Any], alone_us: float) -> None:
-    audit(kind, [alone_us]).run()
+    singly = audit(kind, [alone_us]).run()
+    assert (singly.count if singly else 0) == (MIN_BLOCKS if kind is CPU else 0)
 
 
 def test_others_on_the_machine_do_not_make_a_candidate_guilty() -> None:
-    audit(GPU, [900.0, 900.0, 900.0, 900.0, ROW_US]).run()
+    assert audit(GPU, [900.0, 900.0, 900.0, 900.0, ROW_US]).run() is None
+    with pytest.raises(Rejection):
+        audit(GPU, [900.0]).run()
 
 
 def test_what_waking_up_costs_eager_is_no_proof_either() -> None:
-    audit(CPU, [200.0], eager_us=EAGER_US + 60).run()
+    singly = audit(CPU, [200.0], eager_us=EAGER_US + 60).run()
+    assert singly is not None
+    assert singly.call_ns(CANDIDATE) == pytest.approx(200e3)
 
 
 def test_a_candidate_whose_calls_wait_for_the_device_may_when_eager_does() -> None:
