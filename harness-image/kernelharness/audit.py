@@ -64,8 +64,8 @@ class Audit:
             if not ahead and audits >= (MIN_BLOCKS if slower else _AUDITS):
                 return singly
         times = f"{(alone - waiting) / 1e3:.0f} us, one of {self.calls} in a row {row_ns / 1e3:.0f} us"
-        text = f"a call alone took {times}: it works ahead, on inputs that users do not have yet"
-        raise Rejection(Verdict.TIMING_MISMATCH, text)
+        why = "it works ahead, on inputs that users do not have yet, or waits for its own threads"
+        raise Rejection(Verdict.TIMING_MISMATCH, f"a call alone took {times}: {why}")
 
     def _one_by_one(self, singly: Samples | None) -> tuple[float, float]:
         """(ns of a call whose inputs come when the one before is over, what of it is waiting); all arms' to `singly`.

@@ -64,7 +64,7 @@ def test_calls_that_are_far_slower_alone_work_ahead(kind: dict[str, Any], alone_
     assert rejection.value.verdict is Verdict.TIMING_MISMATCH
     assert str(rejection.value) == (
         f"a call alone took {alone_us:.0f} us, one of 40 in a row 50 us: it works ahead, on inputs that users do not "
-        "have yet"
+        "have yet, or waits for its own threads"
     )
 
 
