@@ -16,7 +16,7 @@ install: .venv/installed ## the Python environment, from the pinned versions
 	@command -v g++ >/dev/null || { echo "g++ is missing: install it (Debian: apt-get install g++), native kernels are compiled with it" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.txt
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 

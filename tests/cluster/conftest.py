@@ -24,6 +24,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+            if item.get_closest_marker("timeout") is None:
+                # Of the test alone: what fixtures build the first time takes as long as gigabytes do to arrive.
+                item.add_marker(pytest.mark.timeout(func_only=True))
 
 
 def _environment() -> dict[str, str]:
@@ -77,12 +80,27 @@ def kubectl(cluster: dict[str, str]) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def images(cluster: dict[str, str]) -> dict[str, str]:
-    """References, by digest, of the images harness, serving and operator, built from this working tree and pushed."""
+def build_image(cluster: dict[str, str]) -> Callable[[str], str]:
+    """Builds an image from this working tree, pushes it and returns its reference, by digest."""
     if "KERNELSEARCH_KUBECONFIG" in os.environ and "KERNELSEARCH_REGISTRY" not in os.environ:
         pytest.fail("set KERNELSEARCH_REGISTRY to a registry that the cluster of KERNELSEARCH_KUBECONFIG pulls from")
-    printed = subprocess.run([ROOT / "dev/cluster/images"], check=True, stdout=subprocess.PIPE, text=True).stdout
-    return dict(line.split() for line in printed.splitlines())
+
+    def build(name: str) -> str:
+        command = [ROOT / "dev/cluster/images", name]
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        return dict(line.split() for line in printed.splitlines())[name]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def harness_image(build_image: Callable[[str], str]) -> str:
+    return build_image("harness")
+
+
+@pytest.fixture(scope="session")
+def operator_image(build_image: Callable[[str], str]) -> str:
+    return build_image("operator")
 
 
 @pytest.fixture

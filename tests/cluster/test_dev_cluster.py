@@ -53,9 +53,7 @@ def outside() -> Iterator[str]:
         subprocess.run(["ip", "address", "delete", f"{address}/32", "dev", "lo"], check=True)
 
 
-def test_a_pod_resolves_names_of_services_and_no_others(
-    kubectl: Kubectl, images: dict[str, str], namespace: str
-) -> None:
+def test_a_pod_resolves_names_of_services_and_no_others(kubectl: Kubectl, operator_image: str, namespace: str) -> None:
     program = """
 import socket
 print(socket.gethostbyname("kubernetes.default.svc.cluster.local"))
@@ -66,12 +64,12 @@ except socket.gaierror:
     print("unknown")
 """
     service = kubectl("get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}")
-    log = run_pod(kubectl, namespace, restricted_pod("names", images["operator"], program))
+    log = run_pod(kubectl, namespace, restricted_pod("names", operator_image, program))
     assert log.split() == [service, service, "unknown"]
 
 
 def test_a_restricted_pod_runs_the_image_from_the_local_registry_as_nobody(
-    kubectl: Kubectl, images: dict[str, str], namespace: str
+    kubectl: Kubectl, operator_image: str, namespace: str
 ) -> None:
     program = """
 import os
@@ -81,19 +79,19 @@ try:
 except OSError as error:
     print(error.strerror)
 """
-    log = run_pod(kubectl, namespace, restricted_pod("nobody", images["operator"], program))
+    log = run_pod(kubectl, namespace, restricted_pod("nobody", operator_image, program))
     assert log.splitlines() == ["10001", "Read-only file system"]
 
 
-def test_a_pod_that_wants_to_be_root_is_refused(kubectl: Kubectl, images: dict[str, str], namespace: str) -> None:
-    pod = restricted_pod("root", images["operator"], "", security={"runAsNonRoot": False, "runAsUser": 0})
+def test_a_pod_that_wants_to_be_root_is_refused(kubectl: Kubectl, operator_image: str, namespace: str) -> None:
+    pod = restricted_pod("root", operator_image, "", security={"runAsNonRoot": False, "runAsUser": 0})
     with pytest.raises(AssertionError, match="violates PodSecurity"):
         kubectl("apply", "--namespace", namespace, "-f", "-", stdin=pod)
 
 
 @pytest.mark.parametrize("mode", ["ReadWriteOnce", "ReadWriteOncePod"])
 def test_a_claim_binds_and_belongs_to_the_group_of_the_pod(
-    kubectl: Kubectl, images: dict[str, str], namespace: str, mode: str
+    kubectl: Kubectl, operator_image: str, namespace: str, mode: str
 ) -> None:
     claim = {
         "apiVersion": "v1",
@@ -106,8 +104,9 @@ def test_a_claim_binds_and_belongs_to_the_group_of_the_pod(
     mounts = [{"name": "data", "mountPath": "/data"}]
 
     def pod(name: str, program: str) -> dict[str, object]:
-        image = images["operator"]
-        return restricted_pod(name, image, program, volumes=volumes, mounts=mounts, security={"fsGroup": 10001})
+        return restricted_pod(
+            name, operator_image, program, volumes=volumes, mounts=mounts, security={"fsGroup": 10001}
+        )
 
     write = 'import os; open("/data/kept", "w").write("still here"); print(os.stat("/data").st_gid)'
     assert run_pod(kubectl, namespace, pod("write", write)).strip() == "10001"
@@ -117,19 +116,19 @@ def test_a_claim_binds_and_belongs_to_the_group_of_the_pod(
 
 @own_cluster
 def test_a_pod_reaches_this_machine_but_nothing_beyond_it(
-    kubectl: Kubectl, images: dict[str, str], namespace: str, outside: str, host_address: str
+    kubectl: Kubectl, operator_image: str, namespace: str, outside: str, host_address: str
 ) -> None:
     with socket.create_server((host_address, 0)) as listener:
         here = f"{host_address}:{listener.getsockname()[1]}"
         program = CONNECT % ([here, outside],)
-        found = json.loads(run_pod(kubectl, namespace, restricted_pod("out", images["operator"], program)))["found"]
+        found = json.loads(run_pod(kubectl, namespace, restricted_pod("out", operator_image, program)))["found"]
     assert found[here] == "connected"
     assert found[outside] in ("ENETUNREACH", "EHOSTUNREACH")
 
 
 @own_cluster
 def test_an_isolated_pod_reaches_neither_node_nor_service_nor_another_isolated_pod(
-    kubectl: Kubectl, images: dict[str, str], namespace: str, outside: str, host_address: str
+    kubectl: Kubectl, operator_image: str, namespace: str, outside: str, host_address: str
 ) -> None:
     service = kubectl("get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}")
     node = kubectl("get", "node", "node", "-o", "jsonpath={.status.addresses[0].address}")
@@ -138,7 +137,7 @@ def test_an_isolated_pod_reaches_neither_node_nor_service_nor_another_isolated_p
     targets = [f"{service}:443", f"{node}:6443", f"{node}:10250", f"{gateway}:6443", f"{dns}:53", outside]
     targets += [f"{host_address}:5000", "169.254.169.254:80"]
     program = CONNECT % (targets,)
-    pod = restricted_pod("isolated", images["operator"], program, runtimeClassName="isolated")
+    pod = restricted_pod("isolated", operator_image, program, runtimeClassName="isolated")
     seen = json.loads(run_pod(kubectl, namespace, pod))
     assert seen["found"] == dict.fromkeys(targets, "ENETUNREACH")
     assert seen["routes"] == []

@@ -19,7 +19,7 @@ from kernelharness.protocol import (
     parse_log,
 )
 
-from .judging import SCALED_ROWS, SCALED_ROWS_CASES, JudgeBatch, Judged, RunJudge
+from .judging import NOBODY, SCALED_ROWS, SCALED_ROWS_CASES, JudgeBatch, Judged, RunJudge
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +31,8 @@ def judge_batch(tmp_path_factory: pytest.TempPathFactory) -> JudgeBatch:
         folder = tmp_path_factory.mktemp("batch")
         path = folder / "batch.json"
         path.write_text(batch.to_json())
-        command = [sys.executable, "-m", "kernelharness", "judge", "--batch", str(path), "--cache", str(cache)]
-        command += ["--torch-compile", torch_compile]
+        command = [*NOBODY, sys.executable, "-m", "kernelharness", "judge", "--batch", str(path)]
+        command += ["--cache", str(cache), "--torch-compile", torch_compile]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=folder, check=False)
         try:
             messages = parse_log(done.stdout) if done.stdout else []

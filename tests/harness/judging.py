@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from kernelharness.protocol import (
 
 PROBLEMS = Path(__file__).with_name("problems")
 """Problem files of KernelBench's kind, each with what the judge must say of it in its first lines."""
+
+NOBODY = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"] if os.geteuid() == 0 else []
+"""Begins a command that runs without capabilities, as in a pod: root could do what the judge there cannot."""
 
 SCALED_ROWS = (PROBLEMS / "scaled_rows.py").read_text()
 """A normalisation with weights."""

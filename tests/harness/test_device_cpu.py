@@ -43,7 +43,7 @@ def runner(values: torch.Tensor) -> Iterator[Any]:
     os.kill(pid, signal.SIGSTOP)
     os.waitpid(pid, os.WUNTRACED)
     fd = make_memory("board", BOARD_BYTES)
-    yield SimpleNamespace(pid=pid, board=Board(fd), name="the candidate")
+    yield SimpleNamespace(pid=pid, board=Board(fd), name="the candidate", trusted=False)
     os.close(fd)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -168,6 +168,16 @@ def test_an_output_that_changes_after_its_call_is_late(
     with pytest.raises(OutputFault) as fault:
         device.run_one_by_one(runner, RUN, 0.0)
     assert fault.value.verdict is Verdict.LATE_OUTPUT
+
+
+def test_nobody_looks_into_a_reference(
+    device: CpuDevice, runner: Any, slots: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a pod the kernel would not let us."""
+    runner.trusted = True
+    monkeypatch.setattr(device, "run", lambda *_: 10)
+    monkeypatch.setattr(device, "read_outputs", None)
+    assert device.run_one_by_one(runner, RUN, 0.0).ns == 10
 
 
 def test_ceilings_are_measured(device: CpuDevice) -> None:

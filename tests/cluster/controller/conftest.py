@@ -218,11 +218,9 @@ def crds(kubectl: Kubectl) -> None:
 
 
 @pytest.fixture(scope="session")
-def scripted_judge(cluster: dict[str, str]) -> str:
+def scripted_judge(build_image: Callable[[str], str]) -> str:
     """Reference of the image of scripted_judge/."""
-    command = [ROOT / "dev/cluster/images", "scripted-judge"]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return dict(line.split() for line in printed.splitlines())["scripted-judge"]
+    return build_image("scripted-judge")
 
 
 @pytest.fixture

@@ -6,27 +6,23 @@ import subprocess
 import uuid
 from collections.abc import Callable
 
-from .conftest import ROOT, Kubectl, Place, conditions
+from .conftest import Kubectl, Place, conditions
 
 Helm = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_installed_by_helm_it_completes_a_search_and_leaves_when_uninstalled(
-    kubectl: Kubectl, helm: Helm, crds: None, scripted_judge: str, cluster: dict[str, str]
+    kubectl: Kubectl, helm: Helm, crds: None, scripted_judge: str, operator_image: str
 ) -> None:
     mark = uuid.uuid4().hex[:8]
     release, home = f"kernelsearch-{mark}", f"operator-{mark}"
     place = Place(kubectl, f"searches-{mark}", f"pods-{mark}", f"scripted-{mark}", scripted_judge)
-    printed = subprocess.run(
-        [ROOT / "dev/cluster/images", "operator"], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
-    image = dict(line.split() for line in printed.splitlines())["operator"]
     for namespace in (home, place.searches):
         kubectl("create", "namespace", namespace)
         kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     place.apply(place.profile_document())
     try:
-        values = [f"images.operator={image}", f"searchNamespaces[0].name={place.searches}"]
+        values = [f"images.operator={operator_image}", f"searchNamespaces[0].name={place.searches}"]
         values += [f"evaluation.namespace={place.pods}", "storage.keep=false"]
         settings = ["--set-json", "profiles.install=[]"]
         settings += [word for value in values for word in ("--set", value)]
