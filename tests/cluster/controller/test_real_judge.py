@@ -27,8 +27,9 @@ def test_an_example_is_searched_verified_and_published(place: Place, operator: O
     search["spec"]["targets"][0]["profile"] = place.profile
     search["spec"]["budget"] = {"candidates": 2}
     search["spec"]["verification"] = {"repeats": 1}
-    for document in (profile, problem, search):
+    for document in (problem, search):
         document["metadata"]["namespace"] = place.searches
+    for document in (profile, problem, search):
         place.apply(document)
 
     place.wait("tune-only", "Complete", PATIENCE_S)
