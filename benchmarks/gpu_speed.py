@@ -110,6 +110,7 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--only", nargs="*", default=[], help="parts of names like rmsnorm-cuda-8")
     options = parser.parse_args()
+    options.logs.mkdir(parents=True, exist_ok=True)
     report: dict[str, object] = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
     runs: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory(prefix="kernelharness-cache-") as cache:

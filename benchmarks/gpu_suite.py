@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--kernelbench", type=Path, help="what kernelbench_column.py wrote")
     parser.add_argument("--table", type=Path, help="write a table in markdown here")
     options = parser.parse_args()
+    options.logs.mkdir(parents=True, exist_ok=True)
     report = json.loads(options.read.read_text()) if options.read else judge_all(options.only, options.logs)
     if options.kernelbench:
         add_kernelbench(report, json.loads(options.kernelbench.read_text()))
