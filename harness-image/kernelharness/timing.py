@@ -58,7 +58,7 @@ class Rule:
     """When to stop measuring."""
 
     half_width: float
-    """Enough when the interval is this narrow."""
+    """Enough when the interval of the blocks is this narrow."""
     relative: float
     """Or this share of the estimate."""
     max_blocks: int
@@ -72,6 +72,8 @@ class Rule:
     """Stop early at a candidate that is clearly slower."""
     balanced_ns: int = 0
     """A block that is balanced may take all arms so long."""
+    widened: float = 0.0
+    """Or when it is this narrow with what no number of blocks shows."""
 
     def balanced(self, rounds: int, arms: int, run_ns: float) -> int:
         """Rounds of a block in which every arm has every place equally often, where that is cheap.
@@ -82,7 +84,8 @@ class Rule:
         whole = arms * math.ceil(rounds / arms)
         return whole if whole * arms * run_ns <= self.balanced_ns else rounds
 
-    def is_enough(self, ratios: Sequence[float], spent_ns: int) -> bool:
+    def is_enough(self, ratios: Sequence[float], spent_ns: int, spread: float) -> bool:
+        """Of undisturbed blocks. `spread`: what `Estimate.widened` adds to their interval."""
         count = len(ratios)
         if self.slower_stops and count >= MIN_BLOCKS // 2 and max(ratios) < math.log(0.9):
             return True
@@ -90,6 +93,7 @@ class Rule:
             return False
         found = estimate(ratios)
         narrow = found.half_width <= max(self.half_width, self.relative * abs(found.mean))
+        narrow = narrow or found.widened(spread).half_width <= self.widened
         return narrow or count >= self.max_blocks or spent_ns >= self.budget_ns
 
     def gives_up(self, blocks: int, spent_ns: int) -> bool:
@@ -115,11 +119,14 @@ SCREENING_DEVICE = replace(
     half_width=0.006,
     relative=0.03,
     max_blocks=40,
-    budget_ns=1_900_000_000,
+    budget_ns=3_000_000_000,
     block_ns=14_000_000,
     balanced_ns=0,
+    widened=0.0095,
 )
-"""Of a device with a clock of its own: less noise, but rounds that cost more than the calls in them."""
+"""Of a device with a clock of its own: less noise, but rounds that cost more than the calls in them. What is told is to
+be within 1 %.
+"""
 CONFIRMING = Rule(
     0.005,
     0.1,

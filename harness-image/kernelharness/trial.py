@@ -174,7 +174,8 @@ class Trial:
             self._compare_round(case, calls, exactly=self.bench.secret.draw() % _EXACT_EVERY == 0)
 
         def enough(samples: Samples, spent_ns: int) -> bool:
-            return rule.is_enough(samples.clean_ratios(lead, CANDIDATE), spent_ns)
+            spread = self.bench.device.spread(samples.run_ns(CANDIDATE))
+            return rule.is_enough(samples.clean_ratios(lead, CANDIDATE), spent_ns, spread)
 
         plan = (calls, rounds)
         samples = sample(self.bench, case, arms, plan, rule, enough=enough, check=check, flags=self.flags)

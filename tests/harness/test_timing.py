@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from kernelharness.bench import AGAIN, CaseBench
@@ -14,6 +15,7 @@ from kernelharness.timing import (
     CONFIDENCE,
     MIN_BLOCKS,
     SCREENING,
+    SCREENING_DEVICE,
     Rule,
     calls_per_round,
     estimate,
@@ -90,7 +92,7 @@ def test_optional_stopping_keeps_the_coverage() -> None:
     covered = 0
     for _ in range(runs):
         ratios: list[float] = []
-        while not rule.is_enough(ratios, 0):
+        while not rule.is_enough(ratios, 0, 0.0):
             ratios.append(draw.gauss(0.2, 0.03))
         found = estimate(ratios)
         covered += found.low <= 0.2 <= found.high
@@ -109,18 +111,27 @@ def test_no_ratio_is_an_error() -> None:
 
 
 def test_screening_stops_early_only_for_what_is_clearly_slower() -> None:
-    assert SCREENING.is_enough([math.log(0.5)] * 5, 0)
-    assert not SCREENING.is_enough([math.log(0.97)] * 5, 0)
-    assert not SCREENING.is_enough([math.log(0.5)] * 4, 0)
+    assert SCREENING.is_enough([math.log(0.5)] * 5, 0, 0.0)
+    assert not SCREENING.is_enough([math.log(0.97)] * 5, 0, 0.0)
+    assert not SCREENING.is_enough([math.log(0.5)] * 4, 0, 0.0)
 
 
 def test_a_narrow_interval_is_enough_and_a_wide_one_runs_until_the_budget_ends() -> None:
     narrow = [0.5 + 0.001 * (i % 3) for i in range(MIN_BLOCKS)]
     wide = [0.5 + 0.3 * (i % 3) for i in range(MIN_BLOCKS)]
-    assert SCREENING.is_enough(narrow, 0)
-    assert not SCREENING.is_enough(wide, 0)
-    assert SCREENING.is_enough(wide, SCREENING.budget_ns)
-    assert SCREENING.is_enough(wide * 2, 0)
+    assert SCREENING.is_enough(narrow, 0, 0.0)
+    assert not SCREENING.is_enough(wide, 0, 0.0)
+    assert SCREENING.is_enough(wide, SCREENING.budget_ns, 0.0)
+    assert SCREENING.is_enough(wide * 2, 0, 0.0)
+
+
+def test_what_two_processes_differ_by_counts_where_a_whole_interval_is_to_be_narrow() -> None:
+    blocks = [0.5 + 0.0126 * (i % 3) for i in range(2 * MIN_BLOCKS)]
+    rule = replace(SCREENING_DEVICE, relative=0.0)
+    widths = {spread: estimate(blocks).widened(spread).half_width for spread in (0.0, 0.003, 0.006)}
+    assert rule.half_width < widths[0.0] < widths[0.003] < rule.widened < widths[0.006]
+    assert rule.is_enough(blocks, 0, 0.003)
+    assert not rule.is_enough(blocks, 0, 0.006)
 
 
 def test_measuring_gives_up_by_time_and_by_number_of_disturbed_blocks() -> None:
