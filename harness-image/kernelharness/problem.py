@@ -251,8 +251,14 @@ def bind_arguments(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 
 
 def seed_everything(seed: int) -> None:
-    """Seed what a problem file may draw from: torch (all devices), random, and numpy when it is there."""
-    torch.manual_seed(seed)
+    """Seed what a problem file may draw from: torch, random, and numpy when it is there.
+
+    `torch.manual_seed` remembers a stack trace for every kind of device that is not in use, which takes longer than
+    making a small set of inputs.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed(seed % 2**32)
