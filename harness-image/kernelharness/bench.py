@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from statistics import median
 
 import torch
@@ -22,6 +21,7 @@ from kernelharness.layout import Layout, layout_of, widened
 from kernelharness.processes import Runner
 from kernelharness.protocol import CaseFact
 from kernelharness.roofline import Bound
+from kernelharness.secret import Secret
 from kernelharness.slots import Refill, distort, has_structure
 from kernelharness.timing import Rule, calls_per_round
 
@@ -33,30 +33,14 @@ AGAIN = "again"
 MOST_CALLS = 256
 WHOLE = (0, 0)
 """All slots of a round."""
+AT_ONCE_BYTES = 16 << 20
+"""Input sets that E makes at once, unless one has more: asking it takes longer than making a small one."""
 _BASE_SETS = 3
 _WARM_ROUNDS = 5
 _FIRST_RUN_NS = 2_000_000
 _LONG_RUN_NS = 5_000_000
 _LEAST_NS = 200.0
 """No call is taken to be shorter."""
-
-
-class Secret:
-    """The source of everything that a candidate must not foresee. Lives in T only.
-
-    No generator of torch's: those begin with 32 bits of their seed, which a candidate could find by trying, and their
-    next numbers follow from those that it has seen.
-    """
-
-    def __init__(self, entropy: bytes) -> None:
-        self._key = entropy
-        self._drawn = 0
-
-    def draw(self) -> int:
-        """A number below 2**62."""
-        self._drawn += 1
-        digest = blake2b(self._drawn.to_bytes(8, "little"), key=self._key, digest_size=8).digest()
-        return int.from_bytes(digest, "little") >> 2
 
 
 @dataclass(frozen=True)
@@ -126,6 +110,8 @@ class Bench:
         self.reference = reference
         self.secret = secret
         self.limit_seconds = limit_seconds
+        self.waited_ns = 0
+        """How long trusted arms have waited for a CPU in their turns, in all rounds so far."""
 
     def deadline(self) -> float:
         return time.monotonic() + self.limit_seconds
@@ -188,9 +174,13 @@ class Bench:
 
     def generate(self, case: CaseBench, seed: int | None = None) -> list[Tensor]:
         """An input set on the desk, as the problem makes it from this seed, or from a fresh secret one."""
+        return [stack[0] for stack in self._generate(case, 1, seed)]
+
+    def _generate(self, case: CaseBench, count: int, seed: int | None = None) -> list[Tensor]:
+        """Each input of so many sets as one tensor."""
         seed = self.secret.draw() if seed is None else seed
-        self.tell(self.reference, Order(OrderKind.GENERATE, case.index, seed))
-        return self.device.tensors("desk", case.inputs, 0)
+        self.tell(self.reference, Order(OrderKind.GENERATE, case.index, seed, count))
+        return self.device.stacks("desk", case.inputs, 0, count)
 
     def collect(self, case: CaseBench, calls: int) -> list[Tensor]:
         """The reference's kept results, each output of all calls as one tensor; valid until the desk is used again, or
@@ -238,9 +228,11 @@ class Bench:
         """Fresh secrets in every slot; none is ever used twice."""
         slots = self.device.stacks("arena", case.inputs, 0, calls)
         if case.refill is None:
-            for call in range(calls):
-                for stack, source in zip(slots, self.generate(case), strict=True):
-                    stack[call].copy_(source)
+            at_once = max(1, AT_ONCE_BYTES // case.inputs.stride)
+            for first in range(0, calls, at_once):
+                count = min(at_once, calls - first)
+                for stack, made in zip(slots, self._generate(case, count), strict=True):
+                    stack[first : first + count].copy_(made)
             return
         for index, stack in enumerate(slots):
             case.refill.fill_stack(stack, [base[index] for base in case.base_sets])
@@ -270,11 +262,17 @@ class Bench:
         self.fill_arena(case, calls)
         times: dict[str, float] = {}
         for name in order:
+            self.waited_ns -= self._waited_ns(name, arms)
             if cold:
                 self.device.evict(calls * case.inputs.stride)
             asked = flags if name == CANDIDATE else RunFlag.NONE
             times[name] = max(1.0, self.run(arms[name], asked, part) - case.fixed_cost_ns)
+            self.waited_ns += self._waited_ns(name, arms)
         return times
+
+    def _waited_ns(self, name: str, arms: dict[str, Runner]) -> int:
+        """A candidate with too many threads waits for its own, and that is its own time."""
+        return 0 if name == CANDIDATE else self.device.waited_ns(arms[name])
 
     def one_by_one(
         self, case: CaseBench, arms: dict[str, Runner], calls: int, flags: int = 0

@@ -41,7 +41,7 @@ class OrderKind(IntEnum):
     DESCRIBE = 4
     """a = case: the signature as JSON on the board (trusted runners)."""
     GENERATE = 5
-    """a = case, b = seed, c = offset: inputs onto the desk (trusted runners)."""
+    """a = case, b = seed, c = count: so many input sets onto the desk, of one seed (trusted runners)."""
     STATE = 6
     """a = case: parameters and buffers onto the desk (trusted runners)."""
     COLLECT = 7

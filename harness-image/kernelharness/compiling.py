@@ -12,12 +12,12 @@ import os
 from typing import ClassVar
 
 from kernelharness import diagnose
-from kernelharness.bench import Secret
 from kernelharness.compiler import Compiled
 from kernelharness.devices import missing_device
 from kernelharness.judge import Judge, measured
 from kernelharness.protocol import Candidate, Result, Stage, Verdict
 from kernelharness.results import rejected
+from kernelharness.secret import Secret
 from kernelharness.verdicts import Rejection
 from kernelharness.warmup import WarmFolder
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kernelharness.bench import AGAIN, Bench, CaseBench, SetSeeds
+from kernelharness.bench import AGAIN, AT_ONCE_BYTES, Bench, CaseBench, SetSeeds
 from kernelharness.channel import Order, OrderKind, RunFlag
 from kernelharness.compare import all_finite, rms_of
 from kernelharness.devices.base import Need
@@ -71,7 +71,7 @@ def need_of(cases: list[CaseBench], sets: int) -> Need:
         slot=slot,
         state=sum(states),
         sets=sum(sets * _set_bytes(case) for case in cases),
-        desk=max([slot, *states, *widest]),
+        desk=max([AT_ONCE_BYTES, slot, *states, *widest]),
     )
 
 

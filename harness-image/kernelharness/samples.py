@@ -40,26 +40,20 @@ def blocks(
     check: Callable[[], None],
     flags: int = 0,
 ) -> Iterator[Block]:
-    """Endless blocks of `rounds` rounds, order rotated. `check` compares what a round produced.
-
-    Whether others disturbed a block is asked of the trusted arms only: a candidate with too many threads waits for its
-    own, and that is its own time.
-    """
+    """Endless blocks of `rounds` rounds, order rotated. `check` compares what a round produced."""
     names = list(arms)
-    trusted = [runner for name, runner in arms.items() if name != CANDIDATE]
     turn = 0
     while True:
         bench.device.watch()
         total = dict.fromkeys(names, 0.0)
-        waited = 0
+        before = bench.waited_ns
         for _ in range(rounds):
             order = names[turn % len(names) :] + names[: turn % len(names)]
             turn += 1
-            waited -= sum(map(bench.device.waited_ns, trusted))
             for name, ns in bench.round(case, arms, order, calls, flags).items():
                 total[name] += ns
-            waited += sum(map(bench.device.waited_ns, trusted))
             check()
+        waited = bench.waited_ns - before
         bench.settle(arms)
         spent = sum(total[name] for name in names if name != CANDIDATE)
         seen = bench.device.watch()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernelharness import processes
-from kernelharness.bench import AGAIN, Bench, CaseBench, Secret
+from kernelharness.bench import AGAIN, Bench, CaseBench
 from kernelharness.channel import Failure, Order, OrderKind
 from kernelharness.devices.base import Ceilings, Device, TooLarge
 from kernelharness.languages.base import Language
@@ -33,6 +33,7 @@ from kernelharness.reference import (
     time_baselines,
 )
 from kernelharness.roofline import bound_of, with_bound
+from kernelharness.secret import Secret
 from kernelharness.timing import CONFIRMING, Rule
 from kernelharness.zygote import Zygote
 

@@ -40,6 +40,7 @@ from kernelharness.layout import layout_of, widened
 from kernelharness.problem import LoadedCase, UnsupportedProblem, flatten_outputs, load_case, run_float64, run_model
 from kernelharness.protocol import Case, CaseFact, Problem, TensorFact
 from kernelharness.runner import ArmError, Memory
+from kernelharness.secret import Secret
 from kernelharness.slots import tensor_at
 
 Call = Callable[[Sequence[Any]], list[Tensor]]
@@ -178,8 +179,7 @@ class ReferenceArm(TorchArm):
         if order.kind == OrderKind.HIDDEN:
             return self._derive_hidden(order.b)
         if order.kind == OrderKind.GENERATE:
-            values = self.make_values(order.a, order.b)
-            self._deliver([value for value in values if isinstance(value, Tensor)], self.facts[order.a].inputs, order.c)
+            self._generate(order.a, Secret.of(order.b), order.c)
         elif order.kind == OrderKind.STATE:
             tensors = parameter_tensors(self.model(order.a))
             self._deliver(list(tensors.values()), self.facts[order.a].parameters, 0)
@@ -192,6 +192,12 @@ class ReferenceArm(TorchArm):
         else:
             return super().handle(order, results)
         return Reply(ReplyKind.READY)
+
+    def _generate(self, case: int, secret: Secret, count: int) -> None:
+        facts = self.facts[case].inputs
+        for index in range(count):
+            tensors = [value for value in self.make_values(case, secret.draw()) if isinstance(value, Tensor)]
+            self._deliver(tensors, facts, index * layout_of(facts).stride)
 
     def _describe(self, case: int) -> Reply:
         loaded = self.load_problem(case)

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kernelharness.bench import AGAIN, CANDIDATE, Bench, CaseBench, Secret
+from kernelharness.bench import AGAIN, CANDIDATE, Bench, CaseBench
 from kernelharness.devices.base import Interference
 from kernelharness.protocol import CaseFact
 from kernelharness.reference import time_baselines
 from kernelharness.samples import Block, Samples
+from kernelharness.secret import Secret
 from kernelharness.timing import CONFIRMING, MIN_BLOCKS
 
 
@@ -52,10 +53,9 @@ class _BusyUntilTimed(Bench):
     """A machine on which first calls took 25 ms because of others; from then on they take 0.1 ms, and still wait."""
 
     def __init__(self, *, clean_from: int) -> None:
-        waiting: Any = SimpleNamespace(watch=Interference, waited_ns=lambda runner: self.waited, round_bytes=1 << 30)
+        waiting: Any = SimpleNamespace(watch=Interference, round_bytes=1 << 30)
         waiting.capacity = lambda name: 1 << 30
         super().__init__(waiting, reference=SimpleNamespace(), secret=Secret(bytes(32)), limit_seconds=1.0)  # type: ignore[arg-type]
-        self.waited = 0
         self.planned: list[int] = []
         self._clean_from = clean_from
 
@@ -71,7 +71,7 @@ class _BusyUntilTimed(Bench):
         return 25e6
 
     def round(self, case: CaseBench, arms: Any, order: Any, calls: int, *_: Any, **__: Any) -> dict[str, float]:
-        self.waited += 0 if calls >= self._clean_from else 100_000
+        self.waited_ns += 0 if calls >= self._clean_from else 100_000
         return dict.fromkeys(order, calls * 1e5)
 
 
