@@ -69,7 +69,8 @@ def _read_batch(where: str) -> str:
 
 def _judge(batch: Batch, language: Language, log: Log, options: argparse.Namespace, scratch: Path) -> int:
     threads = str(machine.usable_cpus())
-    os.environ.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, GOMP_SPINCOUNT=str(machine.OMP_SPINS))
+    os.environ.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, MKL_DYNAMIC="FALSE")
+    os.environ["GOMP_SPINCOUNT"] = str(machine.OMP_SPINS)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     tempfile.tempdir = str(scratch)
     zygote.retain_memory()

@@ -63,7 +63,8 @@ class TorchArm:
         self.seed: int = config["model_seed"]
         self.device = "cuda" if memory.device_type == CUDA else "cpu"
         self.call: Call = _not_loaded
-        torch.set_num_threads(config["threads"])
+        if torch.get_num_threads() != config["threads"]:  # it makes as many that idle, and all are woken for every run
+            torch.set_num_threads(config["threads"])
         torch.set_grad_enabled(False)
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         for index, known in enumerate(config.get("known", ())):
