@@ -120,8 +120,8 @@ class Device(ABC):
     gates_calls = False
     """Each call can be made to begin when its inputs come, the one before being over: `run_one_by_one`."""
     alone_limit = (3.0, 300_000.0)
-    """A call alone may take so many times one in a row, and so many ns more. Where calls are not gated it is the first
-    of a round, which wakes threads up.
+    """A call alone may take so many times one in a row, and so many ns more. On a CPU waking up is most of it, and what
+    it takes spreads; where calls are gated there, the lower speedup counts anyway.
     """
     streams_sets = False
     """Correctness sets that do not fit all at once are made one after the other; else there are fewer of them."""

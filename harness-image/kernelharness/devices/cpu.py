@@ -65,7 +65,6 @@ class CpuDevice(Device):
     touch_bytes = Device.round_bytes
     process_spread = 0.02
     gates_calls = True
-    alone_limit = (1.5, 100_000.0)
     singly_spread_ns = 3_000.0
 
     def __init__(self) -> None:

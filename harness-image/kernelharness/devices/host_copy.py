@@ -17,7 +17,7 @@ import torch
 
 from kernelharness.channel import Order
 from kernelharness.devices.accelerator import load_accelerator
-from kernelharness.devices.base import Ceilings, Device, OutputFault
+from kernelharness.devices.base import Ceilings, OutputFault
 from kernelharness.devices.cpu import CpuDevice
 from kernelharness.processes import Runner
 from kernelharness.protocol import Verdict
@@ -34,7 +34,6 @@ class HostCopyDevice(CpuDevice):
     """One accelerator beside the CPUs of this process."""
 
     gates_calls = False  # a run copies the inputs of all its slots
-    alone_limit = Device.alone_limit
     singly_spread_ns = 0.0
     inputs_are_read_only = False  # what a candidate can write are its own copies, made anew for every run
     flags = (HOST_COPY, CPU_REFERENCE)
