@@ -40,11 +40,11 @@ static double ended;
 CANDIDATES = {
     "right": (cpp("right"), Verdict.OK),
     "fast": (cpp("fast", source=CPP_HEAD + FAST_BODY), Verdict.OK),
-    "drowsy": (  # 80 us later when the call before is not just over
+    "drowsy": (  # 200 us later when the call before is not just over
         cpp(
             "drowsy",
             head=CLOCK,
-            before="const double begin = now(); while (begin - ended > 30 && now() - begin < 80) {}",
+            before="const double begin = now(); while (begin - ended > 30 && now() - begin < 200) {}",
             after="ended = now();",
         ),
         Verdict.OK,
