@@ -63,7 +63,8 @@ class TorchArm:
         self.seed: int = config["model_seed"]
         self.device = "cuda" if memory.device_type == CUDA else "cpu"
         self.call: Call = _not_loaded
-        if torch.get_num_threads() != config["threads"]:  # it makes as many that idle, and all are woken for every run
+        # It makes as many that idle, all of which are woken for every run. docs/decisions/0013.
+        if self.device == "cpu" or torch.get_num_threads() != config["threads"]:
             torch.set_num_threads(config["threads"])
         torch.set_grad_enabled(False)
         warnings.filterwarnings("ignore", message="The given buffer is not writable")

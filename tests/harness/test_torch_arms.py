@@ -11,7 +11,7 @@ import mmap, os
 from types import SimpleNamespace
 import torch
 from kernelharness.channel import Order, OrderKind
-from kernelharness.languages.native import CPU
+from kernelharness.languages.native import CPU, CUDA
 from kernelharness.layout import layout_of
 from kernelharness.protocol import CaseFact, File, Problem, TensorFact
 from kernelharness.slots import stack_at
@@ -20,11 +20,11 @@ from kernelharness.torch_arms import ReferenceArm
 def threads():
     return len(os.listdir("/proc/self/task"))
 
-def make(count):
+def make(count, device=CPU):
     source = "import torch\\nModel = torch.nn.Identity\\ndef get_inputs(): return [torch.randint(0, 1 << 30, (8,))]"
     problem = Problem(files=[File(path="reference.py", content=source)])
     config = {"problem": problem.model_dump(), "cases": [{"name": "one"}], "model_seed": 1, "threads": count}
-    arm = ReferenceArm(config, SimpleNamespace(device_type=CPU, map=lambda name: desk), board=None)
+    arm = ReferenceArm(config, SimpleNamespace(device_type=device, map=lambda name: desk), board=None)
     arm.facts[0] = CaseFact(case="one", inputs=[fact], parameters=[], outputs=[], bytes_min=0)
     return arm
 
@@ -51,12 +51,12 @@ assert torch.equal(stacks[0], stacks[2])
 """)
 
 
-def test_a_runner_has_no_idle_threads_that_continuing_it_would_wake() -> None:
+def test_a_runner_of_a_gpu_has_no_idle_threads_that_continuing_it_would_wake() -> None:
     python("""
 before = threads()
-make(4)
+make(4, CUDA)
 assert threads() == before, threads()
-make(3)
+make(3, CUDA)
 assert torch.get_num_threads() == 3
 assert threads() > before, "then this is no longer what makes them"
 """)
