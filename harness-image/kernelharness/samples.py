@@ -18,7 +18,7 @@ from kernelharness.timing import MIN_BLOCKS, Rule
 PLANS, SLOW_START = 3, 4
 """How often blocks are planned, at most, and how many times faster than expected calls may be."""
 _DISTURBED_SHARE = 0.25
-"""Of a trusted arm's time, spent by its threads waiting for a CPU. On an idle machine waking up alone makes 0.12."""
+"""Of a trusted arm's time, spent by its threads waiting for a CPU. Waking up on an idle machine makes up to 0.12."""
 
 
 @dataclass(frozen=True)

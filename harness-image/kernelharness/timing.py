@@ -93,8 +93,8 @@ class Rule:
             return False
         found = estimate(ratios)
         narrow = found.half_width <= max(self.half_width, self.relative * abs(found.mean))
-        narrow = narrow or found.widened(spread).half_width <= self.widened
-        return narrow or count >= self.max_blocks or spent_ns >= self.budget_ns
+        told = found.widened(spread).half_width <= self.widened
+        return narrow or told or count >= self.max_blocks or spent_ns >= self.budget_ns
 
     def gives_up(self, blocks: int, spent_ns: int) -> bool:
         """Whether what there is must do, of so many blocks, disturbed or not."""

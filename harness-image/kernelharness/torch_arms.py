@@ -36,9 +36,9 @@ from kernelharness.hidden import derive_hidden_case
 from kernelharness.languages.base import get_language
 from kernelharness.languages.native import CUDA
 from kernelharness.languages.pytorch import CandidateError, load_model
-from kernelharness.layout import layout_of, widened
+from kernelharness.layout import Layout, layout_of, widened
 from kernelharness.problem import LoadedCase, UnsupportedProblem, flatten_outputs, load_case, run_float64, run_model
-from kernelharness.protocol import Case, CaseFact, Problem, TensorFact
+from kernelharness.protocol import Case, CaseFact, Problem
 from kernelharness.runner import ArmError, Memory
 from kernelharness.secret import Secret
 from kernelharness.slots import tensor_at
@@ -184,11 +184,11 @@ class ReferenceArm(TorchArm):
             self._generate(order.a, Secret.of(order.b), order.c)
         elif order.kind == OrderKind.STATE:
             tensors = parameter_tensors(self.model(order.a))
-            self._deliver(list(tensors.values()), self.facts[order.a].parameters, 0)
+            self._deliver(list(tensors.values()), layout_of(self.facts[order.a].parameters), 0)
         elif order.kind == OrderKind.COLLECT:
-            stride = layout_of(self.facts[order.a].outputs).stride
+            layout = layout_of(self.facts[order.a].outputs)
             for index, tensors in enumerate(results):
-                self._deliver(tensors, self.facts[order.a].outputs, index * stride)
+                self._deliver(tensors, layout, index)
         elif order.kind == OrderKind.EXACT:
             return self._exact(order)
         else:
@@ -196,10 +196,10 @@ class ReferenceArm(TorchArm):
         return Reply(ReplyKind.READY)
 
     def _generate(self, case: int, secret: Secret, count: int) -> None:
-        facts = self.facts[case].inputs
+        layout = layout_of(self.facts[case].inputs)
         for index in range(count):
             tensors = [value for value in self.make_values(case, secret.draw()) if isinstance(value, Tensor)]
-            self._deliver(tensors, facts, index * layout_of(facts).stride)
+            self._deliver(tensors, layout, index)
 
     def _describe(self, case: int) -> Reply:
         loaded = self.load_problem(case)
@@ -237,13 +237,13 @@ class ReferenceArm(TorchArm):
         exact = run_float64(self.model(order.a), values, lambda wide, given: self.calling(order.a, wide, wide)(given))
         if exact is None:
             return Reply(ReplyKind.READY, a=0)
-        self._deliver(exact, widened(self.facts[order.a].outputs), 0)
+        self._deliver(exact, layout_of(widened(self.facts[order.a].outputs)), 0)
         return Reply(ReplyKind.READY, a=1)
 
-    def _deliver(self, tensors: list[Tensor], facts: Sequence[TensorFact], offset: int) -> None:
+    def _deliver(self, tensors: list[Tensor], layout: Layout, slot: int) -> None:
         desk = self.memory.map("desk")
-        for tensor, field in zip(tensors, layout_of(facts).fields, strict=True):
-            tensor_at(desk, field, offset).copy_(tensor)
+        for tensor, field in zip(tensors, layout.fields, strict=True):
+            tensor_at(desk, field, slot * layout.stride).copy_(tensor)
 
 
 class CompiledArm(TorchArm):
