@@ -73,8 +73,12 @@ class Audit:
         Raise Rejection when the candidate's calls wait for the device and eager's do not: nobody knows how long.
         """
         calls = min(self.calls, _MOST_GATED)
-        names = ("eager", CANDIDATE) if singly is None else (*self.case.baseline_ns, CANDIDATE)
-        arms = {name: self.arms[name] for name in names}  # eager's say what is right
+        names = ["eager", CANDIDATE]  # eager's say what is right
+        if singly is not None:
+            names = [*self.case.baseline_ns, CANDIDATE]
+            first = singly.count % len(names)
+            names = names[first:] + names[:first]
+        arms = {name: self.arms[name] for name in names}
         found, nothing = self.bench.one_by_one(self.case, arms, calls, self.flags)
         self.compare(calls)
         if singly is not None:

@@ -49,6 +49,20 @@ def test_calls_that_are_no_slower_one_by_one_are_asked_three_times() -> None:
     assert singly.count == 3
 
 
+def test_the_arms_take_turns_in_being_the_first() -> None:
+    asked = audit(CPU, [ROW_US + 40])
+    one_by_one, orders = asked.bench.one_by_one, []
+
+    def recorded(case: Any, arms: Any, *more: Any) -> Any:
+        orders.append(list(arms))
+        return one_by_one(case, arms, *more)
+
+    asked.bench.one_by_one = recorded  # type: ignore[method-assign]
+    asked.run()
+    assert orders[0] != orders[1]
+    assert orders == orders[:2] * (MIN_BLOCKS // 2)
+
+
 def test_calls_that_are_slower_one_by_one_are_timed_as_often_as_an_interval_needs() -> None:
     singly = audit(CPU, [ROW_US + 40]).run()
     assert singly is not None

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from kernelharness import syscalls
 from kernelharness.channel import BOARD_BYTES, Board, Order, OrderKind, OutputReport, make_memory, pack_report
 from kernelharness.compare import POISON_BYTE
 from kernelharness.devices.base import OutputFault, Window
@@ -173,11 +174,20 @@ def test_an_output_that_changes_after_its_call_is_late(
 def test_nobody_looks_into_a_reference(
     device: CpuDevice, runner: Any, slots: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a pod the kernel would not let us."""
-    runner.trusted = True
+    """In a pod the kernel would not let us. T reads its own memory instead, so that a reference waits as long."""
+    read: list[int] = []
+    call = syscalls.call
+
+    def recorded(name: str, pid: int, *more: Any) -> int:
+        read.append(pid)
+        return call(name, pid, *more)
+
+    runner.trusted, runner.pid = True, 0
+    device.show(runner, Window("arena", 0, STRIDE, RUN.a, (FACT,)))
     monkeypatch.setattr(device, "run", lambda *_: 10)
-    monkeypatch.setattr(device, "read_outputs", None)
+    monkeypatch.setattr(syscalls, "call", recorded)
     assert device.run_one_by_one(runner, RUN, 0.0).ns == 10
+    assert read == [os.getpid()] * RUN.a
 
 
 def test_ceilings_are_measured(device: CpuDevice) -> None:
