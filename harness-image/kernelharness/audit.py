@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 from kernelharness.bench import CANDIDATE, Bench, CaseBench
+from kernelharness.devices.base import Alone
 from kernelharness.processes import Runner
 from kernelharness.protocol import Verdict
 from kernelharness.samples import Block, Samples
@@ -54,12 +56,14 @@ class Audit:
         factor, longer_ns = device.alone_limit
         row_ns = self.row.call_ns(CANDIDATE)
         ratio = estimate(self.row.ratios(self.lead, CANDIDATE)).mean
-        singly = Samples([*self.case.baseline_ns, CANDIDATE], 1) if device.singly_spread_ns else None
+        compares = device.singly_spread_ns > 0
+        seen: list[tuple[dict[str, Alone], float]] = []
         alone = waiting = math.inf
         for audits in range(1, _MOST_AUDITS + 1):
-            found = self._one_by_one(singly) if device.gates_calls else self._first()
+            found = self._one_by_one(seen, turns=compares) if device.gates_calls else self._first()
             alone, waiting = min(alone, found[0]), min(waiting, found[1])  # others only make them longer
             ahead = alone - waiting > factor * row_ns + longer_ns
+            singly = self._singly(seen) if compares else None
             slower = singly is not None and estimate(singly.ratios(self.lead, CANDIDATE)).mean < ratio
             if not ahead and audits >= (MIN_BLOCKS if slower else _AUDITS):
                 return singly
@@ -67,22 +71,32 @@ class Audit:
         why = "it works ahead, on inputs that users do not have yet, or waits for its own threads"
         raise Rejection(Verdict.TIMING_MISMATCH, f"a call alone took {times}: {why}")
 
-    def _one_by_one(self, singly: Samples | None) -> tuple[float, float]:
-        """(ns of a call whose inputs come when the one before is over, what of it is waiting); all arms' to `singly`.
+    def _singly(self, seen: list[tuple[dict[str, Alone], float]]) -> Samples:
+        """A block for each audit. What nothing takes is the median of all audits': it is measured in a moment of its
+        own, and a bad one would leave nothing of its audit's calls.
+        """
+        nothing = median(ns for _, ns in seen)
+        singly = Samples([*self.case.baseline_ns, CANDIDATE], 1)
+        for found, _ in seen:
+            singly.add(Block({name: max(1.0, alone.ns - nothing) for name, alone in found.items()}, disturbed=False))
+        return singly
+
+    def _one_by_one(self, seen: list[tuple[dict[str, Alone], float]], *, turns: bool) -> tuple[float, float]:
+        """(ns of a call whose inputs come when the one before is over, what of it is waiting). What was seen of all
+        arms, and what nothing takes, to `seen`. `turns`: of all baselines and the candidate in being the first.
 
         Raise Rejection when the candidate's calls wait for the device and eager's do not: nobody knows how long.
         """
         calls = min(self.calls, _MOST_GATED)
         names = ["eager", CANDIDATE]  # eager's say what is right
-        if singly is not None:
+        if turns:
             names = [*self.case.baseline_ns, CANDIDATE]
-            first = singly.count % len(names)
+            first = len(seen) % len(names)
             names = names[first:] + names[:first]
         arms = {name: self.arms[name] for name in names}
         found, nothing = self.bench.one_by_one(self.case, arms, calls, self.flags)
         self.compare(calls)
-        if singly is not None:
-            singly.add(Block({name: max(1.0, alone.ns - nothing) for name, alone in found.items()}, disturbed=False))
+        seen.append((found, nothing))
         eager, candidate = found["eager"], found[CANDIDATE]
         if candidate.waits and not eager.waits:
             raise Rejection(Verdict.TIMING_MISMATCH, _WAITS)

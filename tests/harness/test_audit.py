@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,6 +62,21 @@ def test_the_arms_take_turns_in_being_the_first() -> None:
     asked.run()
     assert orders[0] != orders[1]
     assert orders == orders[:2] * (MIN_BLOCKS // 2)
+
+
+def test_a_bad_moment_for_doing_nothing_leaves_the_calls_their_times() -> None:
+    asked = audit(CPU, [ROW_US + 40])
+    one_by_one = asked.bench.one_by_one
+    empty = iter([1e3 * NOTHING_US, 1e6])
+
+    def disturbed(*given: Any) -> Any:
+        found, nothing = one_by_one(*given)
+        return found, next(empty, nothing)
+
+    asked.bench.one_by_one = disturbed  # type: ignore[method-assign]
+    singly = asked.run()
+    assert singly is not None
+    assert singly.ratios("eager", CANDIDATE) == pytest.approx([math.log(EAGER_US / (ROW_US + 40))] * MIN_BLOCKS)
 
 
 def test_calls_that_are_slower_one_by_one_are_timed_as_often_as_an_interval_needs() -> None:
