@@ -85,7 +85,8 @@ def expect_published_and_right(out: Path, target: str) -> None:
             rf"^target {target}, case {case['case']}: equal \(max abs error \S+\); (\S+)x faster", checked.stdout, re.M
         )
         assert line, checked.stdout
-        assert float(line[1]) > 1.0  # decode: 1.2, because its module's own time on the host counts as well
+        # A module's own time on the host counts as well: of a call as short as decode's it leaves 1.2x, more or less.
+        assert float(line[1]) > (1.0 if case["case"] == "decode" else 1.2)
     assert "every output equals the reference's" in checked.stdout
 
 
