@@ -3,10 +3,11 @@
     python benchmarks/harness_cpu.py        # some minutes; prints and writes benchmarks/results/harness_cpu.json
 
 As a search does it: a probe measures what torch.compile takes beside eager, then a batch of sixteen variants of one C++
-kernel goes through the real judge and is told (docs/decisions/0010). Twice: a kernel that computes (the seed of
-examples/tune-only.yaml), and one whose outputs are as large as its inputs (the demo's), where comparing costs most. The
-clock is that of a reader of the log (clock.py). The last source is built once by torch's load_inline for comparison, in
-the same run, which needs ninja on the PATH. Nothing else may run beside it.
+kernel goes through the real judge and is told (docs/decisions/0010). Three times: a kernel that computes (the seed of
+examples/tune-only.yaml), one whose outputs are as large as its inputs (the demo's), where comparing costs most, and the
+same with calls of several milliseconds. The clock is that of a reader of the log (clock.py). The last source is built
+once by torch's load_inline for comparison, in the same run, which needs ninja on the PATH. Nothing else may run beside
+it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, median
@@ -32,6 +34,7 @@ from kernelharness.protocol import (
     Batch,
     Bye,
     Candidate,
+    Case,
     File,
     Hello,
     Message,
@@ -49,6 +52,7 @@ COMPUTES = ROOT / "examples" / "tune-only.yaml"
 MOVES = ROOT / "examples" / "demo-cpu.yaml"
 MOVES_KERNEL = ROOT / "dev" / "llm" / "replies" / "rmsnorm" / "01-two-passes.md"
 RESULT = ROOT / "benchmarks" / "results" / "harness_cpu.json"
+LONG = Case(name="long", dims={"TOKENS": 2048, "HIDDEN": 2048})
 CANDIDATES = 16
 
 LOAD_INLINE = """
@@ -83,14 +87,15 @@ def compile_ratios(probed: list[Line]) -> dict[str, float]:
     return {case: compiled / eager for case, (eager, compiled) in times.items() if eager and compiled}
 
 
-def batch_of(example: Path, source: str | None = None) -> Batch:
-    """Sixteen variants of the example's seed, or of `source`."""
+def batch_of(example: Path, source: str | None = None, cases: Sequence[Case] | None = None) -> Batch:
+    """Sixteen variants of the example's seed, or of `source`, in the example's cases or in these."""
     documents = load_documents(example)
     spec = documents.search.spec
     profile = packaged_profiles()[spec.targets[0].profile]
+    problem = to_protocol_problem(spec.problem, documents.problem_files())
     return Batch(
         id="benchmark",
-        problem=to_protocol_problem(spec.problem, documents.problem_files()),
+        problem=problem.model_copy(update={"cases": cases or problem.cases}),
         toolchain=to_toolchain(profile, "cpp"),
         hardware=to_hardware(profile),
         candidates=[
@@ -152,6 +157,7 @@ def main() -> None:
     batches = {
         "gelu_rowsum, two cases: computes": batch_of(COMPUTES),
         "rmsnorm with residual, two cases: moves memory": batch_of(MOVES, moves_kernel[1]),
+        "rmsnorm with residual, one case of several ms: moves memory": batch_of(MOVES, moves_kernel[1], [LONG]),
     }
     problems: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -105,14 +105,15 @@ SCREENING = Rule(
     0.035,
     0.1,
     max_blocks=16,
-    budget_ns=1_500_000_000,
+    budget_ns=600_000_000,
     patience_ns=4_000_000_000,
-    block_ns=4_000_000,
+    block_ns=3_000_000,
     slower_stops=True,
     balanced_ns=100_000_000,
 )
 """The half-width is near what two processes of one program differ by on a CPU (devices/cpu.py): the interval is widened
-by that, so more blocks would hardly make it narrower.
+by that, so more blocks would hardly make it narrower. Where noise decides, longer blocks would not either, nor would
+more time by much: docs/decisions/0014.
 """
 SCREENING_DEVICE = replace(
     SCREENING,
