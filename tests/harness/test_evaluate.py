@@ -67,6 +67,8 @@ class Person:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # As in a terminal: what a shell runs in the background ignores Ctrl-C, and so do these tests then.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def evaluate(self, *arguments: str) -> tuple[int, str, str]:
