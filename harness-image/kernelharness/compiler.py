@@ -87,8 +87,12 @@ def compile_candidates(
     candidates: Sequence[Candidate],
     facts: Sequence[CaseFact],
     known_children: set[int],
+    flags: Sequence[str] = (),
 ) -> list[Compiled]:
-    """Compile, or check, each candidate's first file, all at the same time; their other files lie beside it."""
+    """Compile, or check, each candidate's first file, all at the same time; their other files lie beside it.
+
+    `flags`: behind the language's own command. Who turns out to lack some compiles again with them.
+    """
     folders = [Path(tempfile.mkdtemp(prefix="compile-")) for _ in candidates]
     refused: dict[int, Compiled] = {}
     running: dict[int, _Sandbox] = {}
@@ -99,7 +103,7 @@ def compile_candidates(
             except ValueError as error:
                 refused[index] = Compiled(False, str(error), 0.0)
                 continue
-            command = language.compile_command(toolchain, source, language.output_name(), "include")
+            command = [*language.compile_command(toolchain, source, language.output_name(), "include"), *flags]
             seconds = toolchain.compile_timeout_seconds
             running[index] = _Sandbox(zygote, command, folder, seconds, toolchain.env, Inside.COMPILER)
         _wait(list(running.values()))
@@ -111,10 +115,15 @@ def compile_candidates(
             )
             return [compiled for one in alone for compiled in one]
         made = refused | {index: sandbox.result(survivors) for index, sandbox in running.items()}
-        return [
-            _finished(made[index], language, candidate, folder)
-            for index, (candidate, folder) in enumerate(zip(candidates, folders, strict=True))
-        ]
+        finished: list[Compiled] = []
+        for index, (candidate, folder) in enumerate(zip(candidates, folders, strict=True)):
+            lacking = [] if made[index].ok or flags else language.lacking_flags(toolchain, made[index].text)
+            if lacking:
+                [again] = compile_candidates(zygote, language, toolchain, [candidate], facts, known_children, lacking)
+                finished.append(replace(again, seconds=made[index].seconds + again.seconds))
+            else:
+                finished.append(_finished(made[index], language, candidate, folder))
+        return finished
     finally:
         for sandbox in running.values():
             sandbox.end()

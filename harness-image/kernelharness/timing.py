@@ -117,9 +117,9 @@ more time by much: docs/decisions/0014.
 """
 SCREENING_DEVICE = replace(
     SCREENING,
-    half_width=0.006,
+    half_width=0.0055,
     relative=0.03,
-    max_blocks=40,
+    max_blocks=64,
     budget_ns=3_000_000_000,
     block_ns=14_000_000,
     balanced_ns=0,
@@ -188,10 +188,13 @@ def noise_of(ratios: Sequence[float]) -> float:
 
 
 def calls_per_round(call_ns: float, block_ns: int, slot_bytes: int, memory_bytes: int, most: int) -> tuple[int, int]:
-    """(R, K): calls of a round, each on a slot of its own, and rounds of a block, so that a block is long enough."""
-    wanted = max(1, math.ceil(block_ns / max(1.0, call_ns)))
+    """(R, K): calls of a round, each on a slot of its own, and rounds of a block, so that a block is long enough; where
+    a round is a single call, nearly long enough: with one round more it could be twice as long.
+    """
+    fitting = block_ns / max(1.0, call_ns)
+    wanted = max(1, math.ceil(fitting))
     calls = max(1, min(wanted, most, memory_bytes // max(1, slot_bytes)))
-    return calls, max(1, math.ceil(wanted / calls))
+    return calls, max(1, round(fitting) if calls == 1 else math.ceil(wanted / calls))
 
 
 def _median(ordered: Sequence[float]) -> float:

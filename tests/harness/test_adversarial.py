@@ -7,8 +7,10 @@ test_python_candidates.py (small variants of one kernel, and what the model is t
 
 from __future__ import annotations
 
+from statistics import median
+
 import pytest
-from kernelharness.protocol import EXIT_DONE, Verdict
+from kernelharness.protocol import EXIT_DONE, Candidate, Verdict
 
 from .adversarial import suite
 from .judging import JudgeBatch, Judged
@@ -54,12 +56,14 @@ def test_cheat_is_not_faster_than_the_honest_kernel(judged: JudgedGroup, entry: 
     assert cheat.low is None or cheat.low < DRIFT * honest.high, f"{cheat.summary}; honest: {honest.summary}"
 
 
-def test_answering_ahead_is_no_gain(judged: JudgedGroup) -> None:
-    results = judged["small_linear", "cpp"].results
-    ahead, honest = results["own_answers_ahead_and_compares"], results["small_linear_plain"]
-    assert ahead.low is not None
-    assert honest.high is not None
-    assert ahead.low < honest.high
+def test_answering_ahead_is_no_gain(judge_batch: JudgeBatch) -> None:
+    """Five of each in turns: one of each says more of the machine's seconds than of the kernels."""
+    names = ("own_answers_ahead_and_compares", "small_linear_plain")
+    entries = {entry.name: entry for entry in GROUPS["small_linear", "cpp"]}
+    candidates = [_variant(entries[name], number) for number in range(5) for name in names]
+    results = judge_batch(suite.batch("cpu", "small_linear", "cpp", candidates, run_timeout_seconds=10)).results
+    ahead, honest = ([results[f"{name}-{number}"] for number in range(5)] for name in names)
+    assert median(result.low or 0 for result in ahead) < median(result.high or 0 for result in honest)
 
 
 @pytest.mark.parametrize("key", GROUPS, ids="-".join)
@@ -108,6 +112,14 @@ def test_names_say_one_thing_each(device: str) -> None:
         names = [entry.name for entry in group]
         assert len(names) == len(set(names)) <= 64
         assert {entry.no_gain_over for entry in group} - {""} <= set(names)
+
+
+def _variant(entry: suite.Entry, number: int) -> Candidate:
+    """Another binary that does the same."""
+    candidate = entry.candidate()
+    text = f'{candidate.files[0].content}\nextern "C" const int variant = {number};\n'
+    file = candidate.files[0].model_copy(update={"content": text})
+    return candidate.model_copy(update={"id": f"{entry.name}-{number}", "files": [file]})
 
 
 def _numbers(device: str, *, honest: bool) -> set[int]:

@@ -9,7 +9,8 @@ import pytest
 from kernelharness import isolation
 from kernelharness.__main__ import _enter
 from kernelharness.compiler import Compiled, compile_candidates
-from kernelharness.languages.base import get_language
+from kernelharness.languages.base import Language, get_language
+from kernelharness.languages.cpp import Cpp
 from kernelharness.processes import children
 from kernelharness.protocol import Candidate, CaseFact, File, TensorFact, Toolchain
 from kernelharness.zygote import Zygote
@@ -23,6 +24,7 @@ FACT = CaseFact(
 RIGHT = """#include "problem.h"
 extern "C" int forward(float* out, const float* x, KernelContext& context) { return 0; }
 """
+LACKS = '#ifndef GIVEN\n#error "the flag -DGIVEN is needed"\n#endif\n'
 LOUD = "\n".join(f"int a{index} = undeclared_{index};" for index in range(4000))
 
 
@@ -34,13 +36,22 @@ def zygote() -> Iterator[Zygote]:
     made.close()
 
 
-def compiled(zygote: Zygote, sources: dict[str, str], seconds: int = 60) -> dict[str, Compiled]:
+class Demanding(Cpp):
+    """C++ with a flag that few sources need."""
+
+    def lacking_flags(self, toolchain: Toolchain, text: str) -> list[str]:
+        return ["-DGIVEN"] if "-DGIVEN is needed" in text else []
+
+
+def compiled(
+    zygote: Zygote, sources: dict[str, str], seconds: int = 60, language: Language | None = None
+) -> dict[str, Compiled]:
     candidates = [
         Candidate(id=name, files=[File(path="kernel.cpp", content=source)]) for name, source in sources.items()
     ]
     toolchain = Toolchain(language="cpp", arch="x86-64-v3", compile_timeout_seconds=seconds)
     known = {zygote.pid, *children(os.getpid())}
-    made = compile_candidates(zygote, get_language("cpp"), toolchain, candidates, [FACT], known)
+    made = compile_candidates(zygote, language or get_language("cpp"), toolchain, candidates, [FACT], known)
     for each in made:
         if each.fd >= 0:
             os.close(each.fd)
@@ -52,6 +63,15 @@ def test_each_has_its_own_outcome(zygote: Zygote) -> None:
     assert [made[name].ok for name in ("right", "wrong", "other")] == [True, False, True]
     assert "error" in made["wrong"].text
     assert made["right"].content.startswith(b"\x7fELF")
+
+
+def test_who_lacks_a_flag_compiles_again_with_it_and_once_only(zygote: Zygote) -> None:
+    wrong = LACKS.replace("ifndef GIVEN", "if 1")
+    made = compiled(zygote, {"right": RIGHT, "lacks": LACKS + RIGHT, "wrong": wrong}, language=Demanding())
+    assert [made[name].ok for name in ("right", "lacks", "wrong")] == [True, True, False]
+    assert made["lacks"].content.startswith(b"\x7fELF")
+    assert "-DGIVEN is needed" in made["wrong"].text
+    assert made["lacks"].seconds > 0
 
 
 def test_a_loud_one_does_not_wait_for_one_whose_time_is_up(zygote: Zygote) -> None:

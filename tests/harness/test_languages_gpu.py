@@ -51,6 +51,15 @@ def test_profiles_own_command_comes_first() -> None:
     assert CUDA.compile_command(toolchain, "k.cu", "k.so", "inc") == ["cc", "k.cu", "sm_80"]
 
 
+def test_lambdas_for_the_device_are_switched_on_where_nvcc_asks_for_it() -> None:
+    toolchain = Toolchain(language="cuda", arch="sm_90a", vendor="nvidia")
+    asks = "kernel.cu(5): error: __host__ or __device__ annotation on lambda requires --extended-lambda nvcc flag\n"
+    assert not any("lambda" in word for word in CUDA.compile_command(toolchain, "k.cu", "k.so", "inc"))
+    assert CUDA.lacking_flags(toolchain, asks) == ["--extended-lambda"]
+    assert CUDA.lacking_flags(toolchain, 'kernel.cu(4): error: identifier "undeclared" is undefined\n') == []
+    assert CUDA.lacking_flags(toolchain.model_copy(update={"command": ["cc"]}), asks) == []
+
+
 def test_errors_of_the_front_end_have_lines() -> None:
     text = (
         'kernel.cu(4): error: identifier "undeclared" is undefined\n'

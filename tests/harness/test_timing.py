@@ -151,6 +151,8 @@ def test_rounds_are_long_enough_and_fit_the_memory() -> None:
     assert calls == 256
     assert calls * rounds * 1000 >= 1_000_000
     assert calls_per_round(1e9, 1_000_000, 1 << 30, 1 << 20, 256) == (1, 1)
+    assert calls_per_round(11e6, 14_000_000, 1 << 30, 1 << 20, 256) == (1, 1)
+    assert calls_per_round(6e6, 14_000_000, 1 << 30, 1 << 20, 256) == (1, 2)
 
 
 def test_short_blocks_are_balanced_and_long_ones_need_not_be() -> None:

@@ -104,6 +104,10 @@ class Language(ABC):
     def compile_command(self, toolchain: Toolchain, source: str, output: str, include: str) -> list[str]:
         """The command that makes `output` of `source`, or checks it. The profile's own command comes first."""
 
+    def lacking_flags(self, toolchain: Toolchain, text: str) -> list[str]:
+        """Flags without which a compiler that printed this will not do, and which cost all other sources time."""
+        return []
+
     @abstractmethod
     def compile_errors(self, text: str, source_name: str) -> list[CompileError]:
         """What the compiler printed, as errors in the candidate's file, in order."""

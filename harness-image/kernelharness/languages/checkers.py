@@ -61,7 +61,7 @@ def address_sanitizer(toolchain: Toolchain, text: str) -> MemoryCheck:
 
 def compute_sanitizer(toolchain: Toolchain, text: str, nvcc: str) -> MemoryCheck:
     compute = toolchain.arch.replace("sm_", "compute_")
-    command = [nvcc, "-std=c++17", "-O3", "-lineinfo", "-w", "--expt-relaxed-constexpr", "--expt-extended-lambda"]
+    command = [nvcc, "-std=c++17", "-O3", "-lineinfo", "-w", "--expt-relaxed-constexpr", "--extended-lambda"]
     command += ["-gencode", f"arch={compute},code={toolchain.arch}", "-Iinclude", "check.cu", "-o", "check"]
     tool = shutil.which("compute-sanitizer") or os.path.join(_CUDA_TOOLS, "compute-sanitizer")
     watch = [tool, "--tool", "memcheck", "--print-limit", "1", "--show-backtrace", "no", "./check"]

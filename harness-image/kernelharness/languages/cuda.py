@@ -21,10 +21,12 @@ from kernelharness.protocol import CaseFact, Toolchain
 COMMAND = (
     *("-std=c++17", "-O3", "--shared", "--cudart=shared", "-gencode", "arch={compute},code={arch}"),
     "-Xcompiler=-fPIC,-fvisibility=hidden,-fdiagnostics-color=never,-fno-diagnostics-show-caret",
-    *("-Xptxas=-v", "--expt-relaxed-constexpr", "--expt-extended-lambda", "-I{include}", "{source}", "-o", "{output}"),
+    *("-Xptxas=-v", "--expt-relaxed-constexpr", "-I{include}", "{source}", "-o", "{output}"),
     # Undefined symbols are errors here, not crashes at load.
     *("-Xlinker=-z,defs", "-Xlinker=--build-id=none"),
 )
+_EXTENDED_LAMBDA = "--extended-lambda"
+"""Lambdas for the device. A third of a compile's time is what this flag includes in every source."""
 _TOOLKIT = "/usr/local/cuda/bin/nvcc"
 
 _PLACE = re.compile(r"^(?P<file>[^()\s][^()]*)\((?P<line>\d+)\): (?P<kind>catastrophic error|error)(?: #\d+(?:-D)?)?: ")
@@ -50,6 +52,9 @@ class Cuda(Language):
         compute = toolchain.arch.replace("sm_", "compute_")
         own = (_nvcc(), *(word.replace("{compute}", compute) for word in COMMAND))
         return fill_command(toolchain.command or own, toolchain, source, output, include)
+
+    def lacking_flags(self, toolchain: Toolchain, text: str) -> list[str]:
+        return [_EXTENDED_LAMBDA] if _EXTENDED_LAMBDA in text and not toolchain.command else []
 
     def declarations(self, facts: Sequence[CaseFact]) -> str:
         return render_declarations(facts)
