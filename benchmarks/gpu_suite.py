@@ -152,7 +152,7 @@ def _compared(rows: list[Row]) -> list[Row]:
 def add_kernelbench(report: dict[str, Any], theirs: dict[str, Any]) -> None:
     """Put KernelBench's verdict into each row that it judged."""
     columns = {row["id"]: row for row in theirs["candidates"]}
-    report["kernelbench_date"] = theirs["date"]
+    report["kernelbench_date"], report["kernelbench_device"] = theirs["date"], theirs["device"]
     for row in report["candidates"]:
         if (found := columns.get(row["id"])) is not None:
             row["kernelbench"] = found["column"]
@@ -209,6 +209,7 @@ def table(report: dict[str, Any]) -> str:
         "honest oddities; benchmarks/gpu_suite.py and benchmarks/kernelbench_column.py judge them again.",
         f"On one {report['device']}, {report['date'][:10]}. A cheat whose values are right is accepted only if it",
         "seems faster than the honest kernel that it says it does not beat; bold is what a judge got wrong.",
+        *_theirs(report),
         "",
         *(f"- {sentence}" for sentence in sentences(report["summary"])),
         "",
@@ -218,6 +219,13 @@ def table(report: dict[str, Any]) -> str:
         lines += [_line(row) for row in rows if row["honest"] == honest]
         lines.append("")
     return "\n".join(lines)
+
+
+def _theirs(report: dict[str, Any]) -> list[str]:
+    """Where and when KernelBench judged, if it did."""
+    if "kernelbench_device" not in report:
+        return []
+    return [f"KernelBench's column is of one {report['kernelbench_device']}, {report['kernelbench_date'][:10]}."]
 
 
 def _line(row: Row) -> str:

@@ -130,7 +130,13 @@ def main() -> int:
 
 def _report(rows: list[dict[str, Any]]) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"date": now, "candidates": mark_fooled(rows)}
+    return {"date": now, "device": _device(), "candidates": mark_fooled(rows)}
+
+
+def _device() -> str:
+    """Asked of the driver: torch would take memory of the device that is measured."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
 def mark_fooled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -97,7 +97,7 @@ def test_cheats_and_oddities_are_counted_by_their_numbers() -> None:
     )
     report = {"device": "a device", "date": "2026-01-01T00:00:00", "candidates": rows}
     theirs = [{"id": "missed", "column": "accepted 3.00x", "fooled": True}]
-    gpu_suite.add_kernelbench(report, {"date": "", "candidates": theirs})
+    gpu_suite.add_kernelbench(report, {"date": "2026-11-26T03", "device": "NVIDIA H100", "candidates": theirs})
     report["summary"] = found = gpu_suite.summary(rows)
     assert (found["cheats"], found["cheats accepted"]) == (5, [6, 42])
     assert (found["honest"], found["honest rejected"]) == (2, [4])
