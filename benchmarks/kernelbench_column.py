@@ -111,7 +111,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=60, help="seconds that one candidate may take")
     options = parser.parse_args()
     chosen = [e for e in suite.entries("gpu") if not options.only or any(part in e.name for part in options.only)]
-    begin = time.monotonic()
+    begin, device = time.monotonic(), _device()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         tasks = compile_all(chosen, work, "gpu")
@@ -122,15 +122,15 @@ def main() -> int:
             row = outcome(task, pool, options.timeout)
             rows.append(row)
             print(f"{row['id']:48} {row['column']}", flush=True)
-            options.json.write_text(json.dumps(_report(rows), indent=1))
+            options.json.write_text(json.dumps(_report(rows, device), indent=1))
         pool.close()
     print(f"{len(rows)} candidates in {time.monotonic() - begin:.0f} s")
     return 0
 
 
-def _report(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _report(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"date": now, "device": _device(), "candidates": mark_fooled(rows)}
+    return {"date": now, "device": device, "candidates": mark_fooled(rows)}
 
 
 def _device() -> str:

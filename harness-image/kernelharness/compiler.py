@@ -91,7 +91,7 @@ def compile_candidates(
 ) -> list[Compiled]:
     """Compile, or check, each candidate's first file, all at the same time; their other files lie beside it.
 
-    `flags`: behind the language's own command. Who turns out to lack some compiles again with them.
+    `flags`: behind the language's own command. Those who turn out to lack some compile again with them, together.
     """
     folders = [Path(tempfile.mkdtemp(prefix="compile-")) for _ in candidates]
     refused: dict[int, Compiled] = {}
@@ -115,14 +115,21 @@ def compile_candidates(
             )
             return [compiled for one in alone for compiled in one]
         made = refused | {index: sandbox.result(survivors) for index, sandbox in running.items()}
-        finished: list[Compiled] = []
-        for index, (candidate, folder) in enumerate(zip(candidates, folders, strict=True)):
-            lacking = [] if made[index].ok or flags else language.lacking_flags(toolchain, made[index].text)
-            if lacking:
-                [again] = compile_candidates(zygote, language, toolchain, [candidate], facts, known_children, lacking)
-                finished.append(replace(again, seconds=made[index].seconds + again.seconds))
-            else:
-                finished.append(_finished(made[index], language, candidate, folder))
+        finished = [
+            _finished(made[index], language, candidate, folder)
+            for index, (candidate, folder) in enumerate(zip(candidates, folders, strict=True))
+        ]
+        lacking = {
+            index: more
+            for index, compiled in made.items()
+            if not (compiled.ok or flags) and (more := language.lacking_flags(toolchain, compiled.text))
+        }
+        if lacking:
+            some = [candidates[index] for index in lacking]
+            more = sorted({flag for each in lacking.values() for flag in each})
+            again = compile_candidates(zygote, language, toolchain, some, facts, known_children, more)
+            for index, compiled in zip(lacking, again, strict=True):
+                finished[index] = replace(compiled, seconds=made[index].seconds + compiled.seconds)
         return finished
     finally:
         for sandbox in running.values():

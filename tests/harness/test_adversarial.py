@@ -63,7 +63,10 @@ def test_answering_ahead_is_no_gain(judge_batch: JudgeBatch) -> None:
     candidates = [_variant(entries[name], number) for number in range(5) for name in names]
     results = judge_batch(suite.batch("cpu", "small_linear", "cpp", candidates, run_timeout_seconds=10)).results
     ahead, honest = ([results[f"{name}-{number}"] for number in range(5)] for name in names)
-    assert median(result.low or 0 for result in ahead) < median(result.high or 0 for result in honest)
+    lows, highs = [result.low for result in ahead], [result.high for result in honest]
+    assert None not in lows, [result.summary for result in ahead]
+    assert None not in highs, [result.summary for result in honest]
+    assert median(low for low in lows if low is not None) < median(high for high in highs if high is not None)
 
 
 @pytest.mark.parametrize("key", GROUPS, ids="-".join)
