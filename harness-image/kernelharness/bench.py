@@ -35,6 +35,8 @@ WHOLE = (0, 0)
 """All slots of a round."""
 AT_ONCE_BYTES = 16 << 20
 """Input sets that E makes at once, unless one has more: asking it takes longer than making a small one."""
+_LARGE_BYTES = 256 << 20
+"""Copying results of a call next to those of another takes longer than one more pass."""
 _BASE_SETS = 3
 _WARM_ROUNDS = 5
 _FIRST_RUN_NS = 2_000_000
@@ -63,11 +65,15 @@ class CaseBench:
     fact: CaseFact
     inputs: Layout
     outputs: Layout
+    working_bytes: int = 0
+    """Of device memory that a call of the reference takes beside inputs and results; 0 where nobody counts."""
     state_offset: int = 0
     gallery: list[int] = field(default_factory=list)
     """Offsets of the correctness sets in the gallery."""
     gallery_end: int = 0
     streamed: list[SetSeeds] = field(default_factory=list)
+    at_once: int = 1
+    """So many of the streamed sets lie in the arena together."""
     distributions: list[str] = field(default_factory=list)
     expected: list[list[Tensor]] = field(default_factory=list)
     exact: list[Tensor] | None = None
@@ -95,11 +101,13 @@ class CaseBench:
     @property
     def sets(self) -> list[tuple[int, int]]:
         """(first, count) of the correctness sets that a runner can be shown together."""
-        return [(position, 1) for position in range(len(self.streamed))] or [(0, len(self.gallery))]
+        count = len(self.streamed)
+        firsts = range(0, count, self.at_once)
+        return [(first, min(self.at_once, count - first)) for first in firsts] or [(0, len(self.gallery))]
 
     @staticmethod
-    def of(index: int, fact: CaseFact) -> CaseBench:
-        return CaseBench(index, fact, layout_of(fact.inputs), layout_of(fact.outputs))
+    def of(index: int, fact: CaseFact, working_bytes: int = 0) -> CaseBench:
+        return CaseBench(index, fact, layout_of(fact.inputs), layout_of(fact.outputs), working_bytes)
 
 
 class Bench:
@@ -136,17 +144,20 @@ class Bench:
         if not case.streamed:
             self.show_gallery(runner, case, first, count)
             return case.expected[first : first + count]
-        expected = self.stage(case, case.streamed[first], case.distributions[first])
-        self.show_arena(runner, case, 1)
-        return [expected]
+        several = slice(first, first + count)
+        expected = self.stage(case, case.streamed[several], case.distributions[several])
+        self.show_arena(runner, case, count)
+        return expected
 
-    def stage(self, case: CaseBench, seeds: SetSeeds, distribution: str) -> list[Tensor]:
-        """Make a streamed set in the arena's first slot; the reference's answer, valid until it runs again."""
-        self._make_set(case, self.device.tensors("arena", case.inputs, 0), seeds, distribution)
+    def stage(self, case: CaseBench, seeds: Sequence[SetSeeds], distributions: Sequence[str]) -> list[list[Tensor]]:
+        """Make streamed sets in the arena's first slots; the reference's answers, valid until it runs again."""
+        for slot, (seed, distribution) in enumerate(zip(seeds, distributions, strict=True)):
+            target = self.device.tensors("arena", case.inputs, slot * case.inputs.stride)
+            self._make_set(case, target, seed, distribution)
         self.load(self.reference, case)
-        self.show_arena(self.reference, case, 1)
+        self.show_arena(self.reference, case, len(seeds))
         self.run(self.reference)
-        return [stack[0] for stack in self.collect(case, 1)]
+        return [[stack[0] for stack in self.collect(case, 1, first=slot)] for slot in range(len(seeds))]
 
     def place(self, case: CaseBench, position: int, seeds: SetSeeds, distribution: str) -> list[Tensor]:
         """Make a correctness set in the gallery; the reference's answer."""
@@ -182,14 +193,21 @@ class Bench:
         self.tell(self.reference, Order(OrderKind.GENERATE, case.index, seed, count))
         return self.device.stacks("desk", case.inputs, 0, count)
 
-    def collect(self, case: CaseBench, calls: int) -> list[Tensor]:
-        """The reference's kept results, each output of all calls as one tensor; valid until the desk is used again, or
-        the reference runs.
+    def collect(self, case: CaseBench, calls: int, first: int = 0) -> list[Tensor]:
+        """The reference's kept results of `calls` calls from the `first` on, each output of them as one tensor; valid
+        until the desk is used again, or the reference runs.
         """
         if self.device.reads_references:
-            return self.device.read_outputs(self.reference, calls, case.fact.outputs)
+            return self.device.read_outputs(self.reference, calls, case.fact.outputs, first)
         self.tell(self.reference, Order(OrderKind.COLLECT, case.index))
-        return self.device.stacks("desk", case.outputs, 0, calls)
+        return self.device.stacks("desk", case.outputs, first * case.outputs.stride, calls)
+
+    def portions(self, case: CaseBench, calls: int) -> list[tuple[int, int]]:
+        """(first, count) of the calls whose results are looked at together: all, but large ones one by one where they
+        need not be copied for that.
+        """
+        large = self.device.reads_references and case.outputs.stride > _LARGE_BYTES
+        return [(call, 1) for call in range(calls)] if large else [(0, calls)]
 
     def exact(self, case: CaseBench, offset: int, flags: int = RunFlag.NONE) -> list[Tensor] | None:
         """The reference's outputs for one slot in float64, valid until the desk is used again; None when its code
@@ -297,7 +315,7 @@ class Bench:
         Of a short call, a run of one is mostly the run's beginning; then of as many as make it a longer run.
         """
         alone = self._fastest_ns(case, runner, flags, 1)
-        calls, _ = self._calls_per_round(case, alone, _FIRST_RUN_NS)
+        calls, _ = calls_per_round(alone, _FIRST_RUN_NS, self._most_calls(case))
         return alone if calls == 1 else self._fastest_ns(case, runner, flags, calls)
 
     def _fastest_ns(self, case: CaseBench, runner: Runner, flags: int, calls: int) -> float:
@@ -324,12 +342,15 @@ class Bench:
 
     def plan(self, case: CaseBench, slowest_ns: float, rule: Rule, arms: int) -> tuple[int, int]:
         """(calls of a round, rounds of a block) that make a block of the slowest arm as long as the rule wants."""
-        calls, rounds = self._calls_per_round(case, slowest_ns, rule.block_ns)
+        calls, rounds = calls_per_round(slowest_ns, rule.block_ns, self._most_calls(case))
         return calls, rule.balanced(rounds, arms, calls * slowest_ns)
 
-    def _calls_per_round(self, case: CaseBench, call_ns: float, block_ns: int) -> tuple[int, int]:
+    def _most_calls(self, case: CaseBench) -> int:
+        most = min(MOST_CALLS, MAX_REPORTS // max(1, len(case.fact.outputs)), self.fitting(case))
+        # A result that lies where the one before lay is seen in the correctness sets that are shown together.
+        return max(1, min(most, case.at_once) if case.streamed else most)
+
+    def fitting(self, case: CaseBench) -> int:
+        """Slots that there is memory for, results included; at least one."""
         slot = case.inputs.stride + case.outputs.stride
-        most = min(MOST_CALLS, MAX_REPORTS // max(1, len(case.fact.outputs)))
-        # A result that lies where the one before lay is seen in the correctness sets, unless there is one at a time.
-        most = 1 if case.streamed else min(most, self.device.capacity("arena") // case.inputs.stride)
-        return calls_per_round(call_ns, block_ns, slot, self.device.round_bytes, max(1, most))
+        return max(1, min(self.device.capacity("arena") // case.inputs.stride, self.device.round_bytes // slot))

@@ -40,7 +40,7 @@ class Known:
 
     case: Case
     document: dict[str, object]
-    """fact and arguments, as E described them."""
+    """fact, arguments and working_bytes, as E described them."""
 
 
 def describe_cases(bench: Bench, cases: list[Case]) -> tuple[list[Known], list[CaseBench]]:
@@ -56,7 +56,7 @@ def describe_cases(bench: Bench, cases: list[Case]) -> tuple[list[Known], list[C
         document = json.loads(runner.board.read_text(reply.a))
         known.append(Known(case, document))
         fact = CaseFact.model_validate(document["fact"])
-        benches.append(CaseBench.of(index, fact))
+        benches.append(CaseBench.of(index, fact, document["working_bytes"]))
     runner.stop()
     return known, benches
 
@@ -69,6 +69,8 @@ def need_of(cases: list[CaseBench], sets: int) -> Need:
     slot = max(case.inputs.stride for case in cases)
     return Need(
         slot=slot,
+        results=max(case.outputs.stride for case in cases),
+        working=max(case.working_bytes for case in cases),
         state=sum(states),
         sets=sum(sets * _set_bytes(case) for case in cases),
         desk=max([AT_ONCE_BYTES, slot, *states, *widest]),
@@ -86,6 +88,7 @@ def fill_gallery(bench: Bench, cases: list[CaseBench], sets: int) -> None:
         case.gallery_end = offset
         if affordable < sets and bench.device.streams_sets:
             case.streamed = [_seeds(bench) for _ in range(sets)]
+            case.at_once = min(sets, bench.fitting(case))
         else:
             count = min(sets, max(1, affordable))
             case.gallery = [offset + position * case.inputs.stride for position in range(count)]
@@ -125,7 +128,7 @@ def _fill_case(bench: Bench, case: CaseBench) -> None:
         wanted = "given" if case.structured else DISTRIBUTIONS[position % len(DISTRIBUTIONS)]
         for distribution in dict.fromkeys((wanted, "given")):
             if case.streamed:
-                expected = bench.stage(case, seeds, distribution)
+                expected = bench.stage(case, [seeds], [distribution])[0]
             else:
                 expected = bench.place(case, position, seeds, distribution)
             is_finite = all_finite(expected)
@@ -172,7 +175,7 @@ def degenerate_reason_of(bench: Bench, case: CaseBench, tolerance: Tolerance) ->
     for _ in range(_SECOND_LOOK):
         if not reason:
             break
-        expected = _beginnings(bench.stage(case, _seeds(bench), "given"), case)
+        expected = _beginnings(bench.stage(case, [_seeds(bench)], ["given"])[0], case)
         given = _beginnings(bench.device.tensors("arena", case.inputs, 0), case)
         reason = degenerate_reason(names, [inputs[0], given], [outputs[0], expected], tolerance)
     return reason

@@ -187,14 +187,13 @@ def noise_of(ratios: Sequence[float]) -> float:
     return max(abs(found.low), abs(found.high))
 
 
-def calls_per_round(call_ns: float, block_ns: int, slot_bytes: int, memory_bytes: int, most: int) -> tuple[int, int]:
-    """(R, K): calls of a round, each on a slot of its own, and rounds of a block, so that a block is long enough; where
-    a round is a single call, nearly long enough: with one round more it could be twice as long.
+def calls_per_round(call_ns: float, block_ns: int, most: int) -> tuple[int, int]:
+    """(R, K): calls of a round, `most` of them or fewer, each on a slot of its own, and rounds of a block, so that a
+    block is long enough; where memory allows few calls, nearly: with one round more it could be twice as long.
     """
     fitting = block_ns / max(1.0, call_ns)
-    wanted = max(1, math.ceil(fitting))
-    calls = max(1, min(wanted, most, memory_bytes // max(1, slot_bytes)))
-    return calls, max(1, round(fitting) if calls == 1 else math.ceil(wanted / calls))
+    calls = max(1, min(math.ceil(fitting), most))
+    return calls, max(1, round(fitting / calls))
 
 
 def _median(ordered: Sequence[float]) -> float:

@@ -212,13 +212,25 @@ class ReferenceArm(TorchArm):
         values = loaded.make_inputs(self.seed)
         arguments = [None if isinstance(value, Tensor) else {"value": value} for value in values]
         self.facts[case], self.arguments[case] = fact, arguments
-        known = {"fact": fact.model_dump(mode="json"), "arguments": arguments}
+        del values
+        working = self._working_bytes(case) if self.device == "cuda" else 0
+        known = {"fact": fact.model_dump(mode="json"), "arguments": arguments, "working_bytes": working}
         text = json.dumps(known)
         if len(text.encode()) > BOARD_TEXT_BYTES:
             raise ArmError(
                 Failure.UNSUPPORTED, f"too many tensors: {len(fact.parameters)} parameters; take a part of it"
             )
         return Reply(ReplyKind.READY, a=self.board.write_text(text))
+
+    def _working_bytes(self, case: int) -> int:
+        """What one call takes of the device beside its inputs and results, at its peak."""
+        model = self.model(case)
+        call, values = self.calling(case, model, model), self.make_values(case, self.seed)
+        torch.cuda.reset_peak_memory_stats()
+        result = call(values)
+        working = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+        del result  # it counts until here
+        return working
 
     def _derive_hidden(self, seed: int) -> Reply:
         """A case that nobody was shown, as one more case of this runner; no text when there can be none."""

@@ -73,18 +73,16 @@ class Trial:
 
     def _check_sets(self, case: CaseBench, first: int, count: int) -> None:
         expected = self.bench.show_sets(self.runner, case, first, count)
-        outputs = self._run_sets(case, count)
+        self.bench.run(self.runner, self.flags)
         if not self.copy_out and self.bench.device.share_memory(self.runner, count, case.fact.outputs):
             self.copy_out = True
-            outputs = self._run_sets(case, count)
-        for index in range(count):
-            self._compare(case, outputs[index], expected[index], first + index)
-        outputs = self._run_sets(case, count)
-        for index in range(count):
-            try:
-                self._compare(case, outputs[index], expected[index], first + index)
-            except Rejection as wrong:
-                raise of_repetition(wrong) from wrong
+            self.bench.run(self.runner, self.flags)
+        self._compare_sets(case, expected, first)
+        self.bench.run(self.runner, self.flags)
+        try:
+            self._compare_sets(case, expected, first)
+        except Rejection as wrong:
+            raise of_repetition(wrong) from wrong
 
     def call_all(self, case: CaseBench) -> None:
         """Call it on every correctness set without looking at the results. Raise Rejection when it fails."""
@@ -185,11 +183,11 @@ class Trial:
         compare = partial(self._compare_round, case)
         return samples, Audit(self.bench, case, arms, calls, samples, lead, self.flags, compare).run()
 
-    def _run_sets(self, case: CaseBench, count: int) -> list[list[Tensor]]:
-        """By correctness set: the outputs."""
-        self.bench.run(self.runner, self.flags)
-        stacks = self.bench.device.read_outputs(self.runner, count, case.fact.outputs)
-        return [[stack[position] for stack in stacks] for position in range(count)]
+    def _compare_sets(self, case: CaseBench, expected: Sequence[list[Tensor]], first: int) -> None:
+        """The results of the run that just ended, of sets from the `first` on. Raise Rejection."""
+        for call, want in enumerate(expected):
+            got = self.bench.device.read_outputs(self.runner, 1, case.fact.outputs, first=call)
+            self._compare(case, [stack[0] for stack in got], want, first + call)
 
     def _compare(self, case: CaseBench, got: list[Tensor], want: list[Tensor], position: int) -> None:
         exact = case.exact if position == 0 else None
@@ -204,21 +202,31 @@ class Trial:
         `exactly`: one slot against float64 too: the precision of correctness sets must be that of timed calls. Which
         slot, and of which rounds, the candidate cannot foresee.
         """
+        chosen = self.bench.secret.draw() % calls if exactly and case.exact is not None else None
+        for first, count in self.bench.portions(case, calls):
+            want = self.bench.collect(case, count, first)
+            self._compare_slots(case, want, first)
+            if chosen is not None and first <= chosen < first + count:
+                self._compare_exactly(case, [stack[chosen - first] for stack in want], chosen)
+
+    def _compare_slots(self, case: CaseBench, want: list[Tensor], first: int) -> None:
         device, facts, comparer = self.bench.device, case.fact.outputs, self.comparers[case.index]
-        want = self.bench.collect(case, calls)
-        errors = device.errors(self.runner, facts, want)
-        if errors is None or not comparer.holds(errors, want):
-            got = device.read_outputs(self.runner, calls, facts)
-            # All slots in one pass; a share of allowed mismatches is a share of each slot's, never pooled.
-            if comparer.allows_mismatches or not comparer.compare(got, want).ok:
-                for slot in range(calls):
-                    self._judge(case, [stack[slot] for stack in got], [stack[slot] for stack in want], _which(slot))
-        if exactly and case.exact is not None:
-            slot = self.bench.secret.draw() % calls
-            mine = [stack[0] for stack in device.read_outputs(self.runner, 1, facts, first=slot)]
-            kept = [stack[slot].clone() for stack in want]  # exact() writes where they lie
-            exact = self.bench.exact(case, slot * case.inputs.stride)
-            self._judge(case, mine, kept, _which(slot), exact)
+        count = len(want[0])
+        errors = device.errors(self.runner, facts, want, first)
+        if errors is not None and comparer.holds(errors, want):
+            return
+        got = device.read_outputs(self.runner, count, facts, first)
+        # All slots in one pass; a share of allowed mismatches is a share of each slot's, never pooled.
+        if comparer.allows_mismatches or not comparer.compare(got, want).ok:
+            for slot in range(count):
+                mine, right = [stack[slot] for stack in got], [stack[slot] for stack in want]
+                self._judge(case, mine, right, _which(first + slot))
+
+    def _compare_exactly(self, case: CaseBench, want: list[Tensor], slot: int) -> None:
+        got = self.bench.device.read_outputs(self.runner, 1, case.fact.outputs, first=slot)
+        kept = [tensor.clone() for tensor in want]  # exact() writes where they lie
+        exact = self.bench.exact(case, slot * case.inputs.stride)
+        self._judge(case, [stack[0] for stack in got], kept, _which(slot), exact)
 
     def _judge(
         self,

@@ -147,12 +147,13 @@ def test_noise_is_the_farther_end_of_an_a_a_interval() -> None:
 
 
 def test_rounds_are_long_enough_and_fit_the_memory() -> None:
-    calls, rounds = calls_per_round(call_ns=1000, block_ns=1_000_000, slot_bytes=4096, memory_bytes=1 << 20, most=256)
+    calls, rounds = calls_per_round(call_ns=1000, block_ns=1_000_000, most=256)
     assert calls == 256
     assert calls * rounds * 1000 >= 1_000_000
-    assert calls_per_round(1e9, 1_000_000, 1 << 30, 1 << 20, 256) == (1, 1)
-    assert calls_per_round(11e6, 14_000_000, 1 << 30, 1 << 20, 256) == (1, 1)
-    assert calls_per_round(6e6, 14_000_000, 1 << 30, 1 << 20, 256) == (1, 2)
+    assert calls_per_round(1e9, 1_000_000, 256) == (1, 1)
+    assert calls_per_round(11e6, 14_000_000, 1) == (1, 1)
+    assert calls_per_round(6e6, 14_000_000, 1) == (1, 2)
+    assert calls_per_round(6e6, 14_000_000, 2) == (2, 1)
 
 
 def test_short_blocks_are_balanced_and_long_ones_need_not_be() -> None:

@@ -48,6 +48,10 @@ class Need:
 
     slot: int
     """The largest input set."""
+    results: int
+    """The most that a call returns."""
+    working: int
+    """The most that a call of the reference takes beside inputs and results, as far as it is known."""
     state: int
     """Parameters of all cases."""
     sets: int
@@ -141,7 +145,7 @@ class Device(ABC):
     """The same of what a run takes beside its calls."""
 
     round_bytes = 128 << 20
-    """Slots and results of one arm in one round, unless a single call has more."""
+    """Slots and results of one arm in one round, unless `reserve` finds room for more or a single call has more."""
     flags: tuple[str, ...] = ()
     """Of every result of this device: how its times were made, where that is not as usual."""
     touch_bytes = 0
@@ -178,9 +182,11 @@ class Device(ABC):
         Raise OutputFault when shape, dtype or memory is not what was asked for, RunnerFault when the report is none.
         """
 
-    def errors(self, runner: Runner, facts: Sequence[TensorFact], want: Sequence[Tensor]) -> list[Errors] | None:
-        """Each output of the last run's calls against the reference's [calls, *shape], where the device can tell more
-        cheaply than by `read_outputs`, which raises the same; None where it cannot.
+    def errors(
+        self, runner: Runner, facts: Sequence[TensorFact], want: Sequence[Tensor], first: int = 0
+    ) -> list[Errors] | None:
+        """Each output of the last run's calls, from the `first` on, against the reference's [calls, *shape], where the
+        device can tell more cheaply than by `read_outputs`, which raises the same; None where it cannot.
         """
         return None
 

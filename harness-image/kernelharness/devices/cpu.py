@@ -107,10 +107,12 @@ class CpuDevice(Device):
         reports = reports_of(runner, first * len(facts), count * len(facts))
         return [_read(runner.pid, reports[index :: len(facts)], fact) for index, fact in enumerate(facts)]
 
-    def errors(self, runner: Runner, facts: Sequence[TensorFact], want: Sequence[Tensor]) -> list[Errors] | None:
+    def errors(
+        self, runner: Runner, facts: Sequence[TensorFact], want: Sequence[Tensor], first: int = 0
+    ) -> list[Errors] | None:
         if self._passes is None:
             return None
-        reports = reports_of(runner, 0, len(want[0]) * len(facts))
+        reports = reports_of(runner, first * len(facts), len(want[0]) * len(facts))
         found: list[Errors] = []
         for index, (fact, stack) in enumerate(zip(facts, want, strict=True)):
             mine = reports[index :: len(facts)]

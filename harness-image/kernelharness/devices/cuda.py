@@ -44,6 +44,12 @@ from kernelharness.timing import SCREENING_DEVICE
 
 _SHARE = 1 / 12
 """Of the device's memory: slots of one round, unless one call has more, and correctness sets, where all fit."""
+_CALLS = 2
+"""Of a round, where there is room: what a run takes beside its calls counts half as much. docs/decisions/0013."""
+_ARMS = 4
+"""Whose results are there at once, the next candidate's being one."""
+_ROOM = 0.8
+"""Of the device's memory; the rest is for contexts and what nobody foresees."""
 _PAGE = 2 << 20
 _CANARY_CACHES = 3
 """The canary's buffer is so many times the L2."""
@@ -145,7 +151,9 @@ class CudaDevice(Device):
     def reserve(self, need: Need) -> None:
         torch.cuda.empty_cache()
         gallery = need.state + (self._share if need.sets <= self._share else 0)
-        sizes = {"arena": max(need.slot, self._share), "gallery": gallery, "desk": need.desk}
+        calls = _CALLS if self._has_room(need, _CALLS, gallery) else 1
+        self.round_bytes = max(self._share, calls * (need.slot + need.results))
+        sizes = {"arena": max(calls * need.slot, self._share), "gallery": gallery, "desk": need.desk}
         try:
             self._shared = {name: self._region(nbytes) for name, nbytes in sizes.items()}
             self._own = {name: self._region(sizes[name]) for name in ("arena", "gallery")}
@@ -157,6 +165,14 @@ class CudaDevice(Device):
             raise TooLarge(f"{text}each arm, in {total >> 20} MiB ({free >> 20} MiB are left)") from error
         self._own["desk"] = self._shared["desk"]
         self._handles = {name: self._cudart.ipc_handle(region.address) for name, region in self._shared.items()}
+
+    def _has_room(self, need: Need, calls: int, gallery: int) -> bool:
+        """For rounds of so many calls: T's slots twice, results of all arms, what calls take beside them, parameters;
+        twice an input set, that slots are made of and while one is made.
+        """
+        slots = calls * (2 * need.slot + _ARMS * need.results) + 2 * need.slot
+        used = slots + _ARMS * (need.working + need.state) + 2 * gallery + need.desk
+        return used <= _ROOM * self._cudart.memory_info()[1]
 
     def runner_config(self, *, trusted: bool) -> dict[str, Any]:
         regions = {
