@@ -1,10 +1,11 @@
 """The same batch judged on this machine and in a restricted pod on it: the same verdicts, and what does a pod cost?
 
-    python benchmarks/gpu_pod.py PACK [--device cpu] [--json FILE] [--logs FOLDER]
+    python benchmarks/gpu_pod.py PACK [--device cpu] [--full-size] [--json FILE] [--logs FOLDER]
 
-PACK is the unpacked archive of dev/gpu-pod/pack. Needs root, and for the default `--device gpu` an NVIDIA driver. The
-Job is the operator's own, made, watched and read by its own evaluator, with a packaged profile; what is added to it is
-gpupod/image.py's. Exit code 1 when a verdict differs, is missing, or is not one that the candidate's file asks for.
+PACK is the unpacked archive of dev/gpu-pod/pack. Needs root, and for the default `--device gpu` an NVIDIA driver. Eight
+candidates of the adversarial suite, good and bad; with `--full-size` those of gpu_speed.py, whose inputs are 7.5 GB.
+The Job is the operator's own, made, watched and read by its own evaluator, with a packaged profile; what is added to it
+is gpupod/image.py's. Exit code 1 when a verdict differs, is missing, or is not one that the candidate's file asks for.
 """
 
 from __future__ import annotations
@@ -66,34 +67,61 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pack", type=Path)
     parser.add_argument("--device", choices=sorted(PROBLEMS), default="gpu")
+    parser.add_argument("--full-size", action="store_true", help="RMSNorm of KernelBench's size, eight CUDA candidates")
     parser.add_argument("--json", type=Path, help="where the result is recorded")
     parser.add_argument("--logs", type=Path, help="a folder for both judges' logs and, if it fails, the node's")
     options = parser.parse_args()
     packages = options.pack.absolute() / VERSION
     if packages.is_dir():
         sys.path.insert(1, str(packages))
+    if options.full_size and options.device != "gpu":
+        parser.error("--full-size needs a GPU")
     with tempfile.TemporaryDirectory(prefix="pod-") as folder:
         logs = options.logs or Path(folder)
         logs.mkdir(parents=True, exist_ok=True)
-        report = compare(options.pack, options.device, packages if packages.is_dir() else None, Path(folder), logs)
+        batch, asked = full_size_batch() if options.full_size else suite_batch(options.device)
+        # As in a search after its probe; without ratios torch.compile is left out on both sides.
+        batch = batch.model_copy(update={"id": f"{options.device}-1-0", "compile_ratios": {}})
+        given = packages if packages.is_dir() else None
+        report = compare(options.pack, options.device, batch, asked, given, Path(folder), logs)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     show(report)
     return int(not report["same"] or not report["as_the_files_ask"])
 
 
-def compare(pack: Path, device: str, packages: Path | None, work: Path, logs: Path) -> dict[str, Any]:
-    """Judge outside, bring up a node, judge inside, take the node down; the report."""
+def suite_batch(device: str) -> tuple[Any, dict[str, list[str]]]:
+    """The batch, and by candidate the verdicts that its file asks for."""
     import suite
-    from devcluster.progress import Failure
-    from gpupod import node
 
     problem, language = PROBLEMS[device]
     by_name = {entry.name: entry for entry in suite.entries(device) if entry.language == language}
     chosen = [by_name[name] for name in CANDIDATES[device]]
     batch = suite.batch(device, problem, language, [entry.candidate() for entry in chosen])
-    # As in a search after its probe; without ratios torch.compile is left out on both sides.
-    batch = batch.model_copy(update={"id": f"{device}-1-0", "compile_ratios": {}})
+    return batch, {entry.name: sorted(entry.expect) for entry in chosen}
+
+
+def full_size_batch() -> tuple[Any, dict[str, list[str]]]:
+    """The same of gpu_speed.py's candidates."""
+    import gpu_speed
+
+    batch = gpu_speed.batch("rmsnorm", "cuda", 8)
+    return batch, {candidate.id: ["OK"] for candidate in batch.candidates}
+
+
+def compare(
+    pack: Path,
+    device: str,
+    batch: Any,
+    asked: dict[str, list[str]],
+    packages: Path | None,
+    work: Path,
+    logs: Path,
+) -> dict[str, Any]:
+    """Judge outside, bring up a node, judge inside, take the node down; the report."""
+    from devcluster.progress import Failure
+    from gpupod import node
+
     outside = judge_here(batch, packages, work, logs)
     state = work / "node"
     try:
@@ -106,8 +134,8 @@ def compare(pack: Path, device: str, packages: Path | None, work: Path, logs: Pa
             shutil.copytree(state / "log", logs / "node", ignore=shutil.ignore_patterns("pods"), dirs_exist_ok=True)
         node.down(pack, state)
     rows = [
-        row(entry.name, sorted(entry.expect), outside["results"].get(entry.name), inside["results"].get(entry.name))
-        for entry in chosen
+        row(name, verdicts, outside["results"].get(name), inside["results"].get(name))
+        for name, verdicts in asked.items()
     ]
     hello = outside["hello"]
     return {
