@@ -3,7 +3,7 @@
 import torch
 import torch.nn as nn
 
-FEATURES, OUTPUTS = 768, 768
+FEATURES, OUTPUTS = 1536, 1536
 
 
 class Model(nn.Module):
